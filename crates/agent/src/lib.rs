@@ -1,0 +1,2 @@
+//! The init and server inside every sandbox.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The HTTP contract: types and a client.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Lifecycle, store, queue, reconcile.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Images: import, unpack, the built-in host image.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The agent protocol: wire types and services, generated.
+#![forbid(unsafe_code)]

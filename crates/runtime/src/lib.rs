@@ -1,0 +1,2 @@
+//! Makes sandboxes: plan, then apply.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! HTTP: parse, call the engine, map the result.
+#![forbid(unsafe_code)]

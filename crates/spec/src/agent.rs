@@ -1,0 +1,23 @@
+use serde::{Deserialize, Serialize};
+
+/// What the agent is told when its sandbox starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Environment of every process: the image's, then the project's; later entries win.
+    pub env: Vec<(String, String)>,
+    /// The user processes run as when none is asked for: `name`, `uid`, `name:group`, `uid:gid`.
+    pub user: String,
+    /// The directory processes run in when none is asked for; the user's home when absent.
+    pub workdir: Option<String>,
+    /// `no_new_privs` for every process.
+    pub no_new_privs: bool,
+    /// Bytes of output kept per process; the oldest go first.
+    pub output_ring: u64,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self { env: Vec::new(), user: "root".to_owned(), workdir: None, no_new_privs: false, output_ring: 8 << 20 }
+    }
+}

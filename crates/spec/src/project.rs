@@ -1,0 +1,138 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ImageName, InvalidLimit, Limits, Network, Runtime};
+
+/// What a user asks of a project. Everything but the image can be changed later.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ProjectSpec {
+    /// The image the disk begins as.
+    pub image: ImageName,
+    /// How the sandbox is isolated.
+    pub runtime: Runtime,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// What it can reach.
+    pub network: Network,
+    /// Environment for every process, over the image's own.
+    pub env: BTreeMap<String, String>,
+    /// The user processes run as when none is asked for: a name or a number, optionally `:group`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The directory processes run in when none is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Set-user-id programs (sudo, ping) gain nothing, as by prctl(PR_SET_NO_NEW_PRIVS).
+    pub no_new_privs: bool,
+    /// Key-value pairs for the user's own bookkeeping.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for ProjectSpec {
+    fn default() -> Self {
+        Self {
+            image: ImageName::host(),
+            runtime: Runtime::default(),
+            limits: Limits::default(),
+            network: Network::default(),
+            env: BTreeMap::new(),
+            user: None,
+            workdir: None,
+            no_new_privs: false,
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// A project spec that no sandbox could honour.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    /// A limit is out of range.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
+    /// An environment name is empty or holds `=` or NUL.
+    #[error("{0:?} is not an environment variable's name: it is empty or holds '=' or a NUL")]
+    EnvName(String),
+    /// A value holds NUL, which no environment or path can.
+    #[error("the value of {0} holds a NUL byte")]
+    Nul(String),
+    /// The working directory is not absolute.
+    #[error("the working directory {0:?} does not start with '/'")]
+    RelativeWorkdir(String),
+}
+
+impl ProjectSpec {
+    /// Refuses a spec that could not be carried out.
+    pub fn check(&self) -> Result<(), InvalidSpec> {
+        self.limits.check()?;
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(InvalidSpec::EnvName(name.clone()));
+            }
+            if value.contains('\0') {
+                return Err(InvalidSpec::Nul(name.clone()));
+            }
+        }
+        for (what, value) in [("user", &self.user), ("workdir", &self.workdir)] {
+            if value.as_ref().is_some_and(|v| v.contains('\0')) {
+                return Err(InvalidSpec::Nul(what.to_owned()));
+            }
+        }
+        match &self.workdir {
+            Some(dir) if !dir.starts_with('/') => Err(InvalidSpec::RelativeWorkdir(dir.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an image says of the processes to run in it (OCI image spec 1.1, `config`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageConfig {
+    /// Environment, in the image's order, `NAME=value`.
+    pub env: Vec<String>,
+    /// Words before the command.
+    pub entrypoint: Vec<String>,
+    /// The command when the user gives none.
+    pub cmd: Vec<String>,
+    /// The user processes run as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The directory processes run in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The image's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_errors() {
+        let error = serde_json::from_str::<ProjectSpec>(r#"{"netwrok": "none"}"#).expect_err("unknown field");
+        assert!(error.to_string().contains("netwrok"));
+    }
+
+    #[test]
+    fn a_spec_of_nothing_is_the_default() {
+        assert_eq!(serde_json::from_str::<ProjectSpec>("{}").ok(), Some(ProjectSpec::default()));
+    }
+
+    #[test]
+    fn env_that_no_process_could_get_is_refused() {
+        let with = |name: &str, value: &str| ProjectSpec {
+            env: [(name.to_owned(), value.to_owned())].into(),
+            ..ProjectSpec::default()
+        };
+        assert!(with("A", "b=c").check().is_ok());
+        assert!(with("", "x").check().is_err());
+        assert!(with("A=B", "x").check().is_err());
+        assert!(with("A", "\0").check().is_err());
+    }
+}

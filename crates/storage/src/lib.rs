@@ -1,0 +1,2 @@
+//! Disks and quotas: the pool.
+#![forbid(unsafe_code)]
