@@ -1,2 +1,21 @@
-//! The agent protocol: wire types and services, generated.
+//! The agent's wire protocol, for the agent and for all who talk to it: message types, service traits for servers and
+//! clients, generated from `proto/` and committed (`cargo run -p garth-protocol --example regenerate` makes them anew).
+//!
+//! ```text
+//! proto/*.proto --regenerate--> src/gen --> garth::agent::v1 (ours), process, filesystem (envd's, as the E2B SDKs speak them)
+//! ```
+//!
+//! All of it is the Connect protocol over HTTP/1.1, JSON and binary. This crate opens no connection: a client brings a
+//! `connectrpc::client::ClientTransport`. What is not Connect is plain HTTP and has no types here: `GET /health`,
+//! `GET` and `POST /files`, `GET` and `PUT /garth/tar`.
 #![forbid(unsafe_code)]
+
+#[allow(missing_docs, elided_lifetimes_in_paths, clippy::all, clippy::allow_attributes, reason = "generated")]
+#[rustfmt::skip]
+#[path = "gen/mod.rs"]
+mod generated;
+
+pub use generated::{filesystem, garth, process};
+
+/// Our own services and messages.
+pub use generated::garth::agent::v1 as agent;
