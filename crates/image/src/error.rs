@@ -1,0 +1,105 @@
+use std::io;
+
+/// What kind of thing was wrong with an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The stream ends too early or is damaged.
+    #[error("the image is truncated or damaged")]
+    Truncated,
+    /// The stream is none of the formats that are known.
+    #[error("this is no root filesystem tar, docker-archive or OCI layout: {0}")]
+    UnknownFormat(String),
+    /// An archive that holds more than one image.
+    #[error("the archive holds {0} images; export one")]
+    SeveralImages(usize),
+    /// A device node.
+    #[error("it holds the device node {0:?}")]
+    DeviceNode(String),
+    /// A path or link that leaves the image.
+    #[error("the path {0:?} leaves the image")]
+    Escape(String),
+    /// Content that is not what its digest says.
+    #[error("the content of {0} does not match its digest")]
+    DigestMismatch(String),
+    /// More than an import may hold.
+    #[error("it exceeds the limit of {limit} {what}")]
+    TooMuch {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A document in the image that means nothing.
+    #[error("its {0} is not valid")]
+    BadDocument(String),
+    /// No room for it.
+    #[error("no space is left for it")]
+    NoSpace,
+    /// The operating system refused to write a file of it.
+    #[error("{0:?} could not be written")]
+    Write(String),
+    /// The machine keeps programs outside `/usr`, so that its `/usr` alone is no system.
+    #[error("this machine's {0} is not a link into /usr")]
+    HostNotMerged(String),
+    /// The pool refused.
+    #[error("the pool refused it")]
+    Storage,
+}
+
+/// An image that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot import the image: {kind}")]
+pub struct Error {
+    kind: ErrorKind,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(crate) fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// The kind, to decide by.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match &self.kind {
+            ErrorKind::Truncated => "export or download it again",
+            ErrorKind::DeviceNode(_) => {
+                "make it without its /dev, as with `tar --exclude=./dev`; a sandbox gets its own"
+            }
+            ErrorKind::UnknownFormat(_) => "name the format with --format",
+            ErrorKind::HostNotMerged(_) => "import an image instead, as with `garth image import`",
+            ErrorKind::NoSpace => "free space on the host's disk, or remove projects and images",
+            _ => return None,
+        })
+    }
+}
+
+impl From<garth_storage::Error> for Error {
+    fn from(error: garth_storage::Error) -> Self {
+        let kind = match error.kind() {
+            garth_storage::ErrorKind::NoSpace => ErrorKind::NoSpace,
+            _ => ErrorKind::Storage,
+        };
+        Self::new(kind).because(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Truncated,
+        };
+        Self::new(kind).because(error)
+    }
+}

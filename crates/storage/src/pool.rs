@@ -1,0 +1,332 @@
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use garth_spec::{ByteSize, ImageId, ProjectId};
+
+use crate::disk::{Disk, DiskUsage};
+use crate::error::{At, Error, ErrorKind};
+use crate::image::{Image, ImageDraft, ImageMeta, Record, finish_skeleton, make_skeleton, read_record};
+use crate::layout::Layout;
+use crate::overlay::Overlay;
+
+/// How a pool is to be opened.
+#[derive(Debug, Clone, Default)]
+pub struct PoolOptions {
+    /// The driver, or `Auto` to take the best that works here.
+    pub driver: DriverChoice,
+    /// Bytes of the host's filesystem that the pool leaves free; by default a twentieth, at most 4 GiB.
+    pub reserve: Option<ByteSize>,
+    /// Bytes the pool file may be ahead of what is used; by default 16 GiB. Costs nothing until it is written.
+    pub headroom: Option<ByteSize>,
+}
+
+/// Which driver is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// The one the pool was made with; for a new pool btrfs, and overlay where the machine lacks btrfs.
+    #[default]
+    Auto,
+    /// btrfs, or an error.
+    Btrfs,
+    /// overlay, or an error.
+    Overlay,
+}
+
+/// Which driver runs a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// Subvolumes, snapshots, hard quotas.
+    Btrfs,
+    /// Directories and overlayfs; no quotas.
+    Overlay,
+}
+
+/// What a sweep removed, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Images and disks that were half-made or half-deleted.
+    pub drafts: Vec<String>,
+}
+
+/// What maintenance did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Bytes the pool grew by.
+    pub grown: u64,
+    /// Bytes given back to the host.
+    pub given_back: u64,
+}
+
+/// How full the pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Bytes the pool holds.
+    pub used: u64,
+    /// Bytes it could hold now, without growing.
+    pub size: u64,
+    /// Bytes it takes from the host's filesystem.
+    pub on_host: u64,
+    /// Bytes free on the host's filesystem.
+    pub host_free: u64,
+}
+
+/// The place where images and disks live. Clones are the same pool.
+///
+/// Needs root. All calls block; none needs more than one thread, and calls on different ids may run at
+/// once. Two calls on one id at once are the caller's mistake: the engine has one queue per project.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    backing: Backing,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Overlay(Overlay),
+}
+
+impl Pool {
+    /// Opens the pool of a data directory, making it if there is none, and finds it again after a
+    /// crash or a reboot. The caller holds the data directory's lock.
+    pub fn open(data_dir: &Path, options: &PoolOptions) -> Result<Self, Error> {
+        let root = data_dir.join("pool");
+        make_private_dir(&root)?;
+        if options.driver == DriverChoice::Btrfs {
+            return Err(Error::new(ErrorKind::NoBtrfs, "open pool", &root));
+        }
+        let backing = Backing::Overlay(Overlay);
+        let warnings = vec!["the overlay driver has no quotas: a project can fill the host's disk".to_owned()];
+        let layout = Layout::new(root);
+        for dir in [layout.images(), layout.disks(), layout.drafts()] {
+            make_private_dir(&dir)?;
+        }
+        Ok(Self { inner: Arc::new(Inner { layout, backing, warnings }) })
+    }
+
+    /// The driver that runs this pool.
+    pub fn driver(&self) -> Driver {
+        match self.inner.backing {
+            Backing::Overlay(_) => Driver::Overlay,
+        }
+    }
+
+    /// What the user should know: features that are off here, and why.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// Unmounts the pool and detaches its loop device; an error of kind `Busy` when sandboxes use it.
+    /// Without this the pool stays mounted and the next [`Pool::open`] finds it.
+    pub fn close(&self) -> Result<(), Error> {
+        match &self.inner.backing {
+            Backing::Overlay(_) => Ok(()),
+        }
+    }
+
+    /// Begins an image. An older draft of the same id is discarded.
+    pub fn new_image(&self, id: ImageId) -> Result<ImageDraft, Error> {
+        if self.layout().image(id).exists() {
+            return Err(Error::new(ErrorKind::ImageExists(id), "begin image", &self.layout().image(id)));
+        }
+        let path = self.layout().image_draft(id);
+        self.remove_tree(&path)?;
+        let draft = ImageDraft::new(self.clone(), id, path.clone());
+        match &self.inner.backing {
+            Backing::Overlay(_) => make_private_dir(&path)?,
+        }
+        make_skeleton(&path).at("begin image", &path)?;
+        Ok(draft)
+    }
+
+    /// Every image, in no order. One whose record is damaged is an error.
+    pub fn images(&self) -> Result<Vec<Image>, Error> {
+        ids(&self.layout().images())?.into_iter().filter_map(|id| self.image(id).transpose()).collect()
+    }
+
+    /// The image with this id, if there is one.
+    pub fn image(&self, id: ImageId) -> Result<Option<Image>, Error> {
+        let path = self.layout().image(id);
+        match read_record(&path) {
+            Ok(record) => Ok(Some(Image { id, meta: record.meta, path })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("read image record", &path),
+        }
+    }
+
+    /// Deletes an image; fine when there is none.
+    pub fn remove_image(&self, id: ImageId) -> Result<(), Error> {
+        match &self.inner.backing {
+            Backing::Overlay(_) => self.refuse_if_used(id)?,
+        }
+        self.discard(&self.layout().image(id), &format!("image-{id}"))
+    }
+
+    /// Makes a project's disk from an image, with a hard limit where the driver has quotas.
+    pub fn create_disk(&self, project: ProjectId, image: ImageId, limit: ByteSize) -> Result<Disk, Error> {
+        let path = self.layout().disk(project);
+        if path.exists() {
+            return Err(Error::new(ErrorKind::DiskExists(project), "create disk", &path));
+        }
+        let Some(image) = self.image(image)? else {
+            return Err(Error::new(ErrorKind::ImageMissing(image), "create disk", &self.layout().image(image)));
+        };
+        let _ = limit;
+        match &self.inner.backing {
+            Backing::Overlay(overlay) => {
+                let draft = self.layout().disk_draft(project);
+                self.remove_tree(&draft)?;
+                overlay.make_disk(&image, &draft).at("create disk", &draft).inspect_err(|_| {
+                    let _ = self.remove_tree(&draft);
+                })?;
+                fs::rename(&draft, &path).at("create disk", &path)?;
+                sync_dir(&self.layout().disks())?;
+            }
+        }
+        self.disk_at(project, path)?
+            .ok_or_else(|| Error::new(ErrorKind::DiskMissing(project), "create disk", &PathBuf::new()))
+    }
+
+    /// The project's disk, if it has one.
+    pub fn disk(&self, project: ProjectId) -> Result<Option<Disk>, Error> {
+        self.disk_at(project, self.layout().disk(project))
+    }
+
+    /// The projects that have a disk, in no order.
+    pub fn disks(&self) -> Result<Vec<ProjectId>, Error> {
+        ids(&self.layout().disks())
+    }
+
+    /// Deletes a project's disk; fine when it has none.
+    pub fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
+        self.discard(&self.layout().disk(project), &format!("disk-{project}"))
+    }
+
+    /// How full the pool is.
+    pub fn usage(&self) -> Result<PoolUsage, Error> {
+        match &self.inner.backing {
+            Backing::Overlay(overlay) => overlay.pool_usage(self.layout().root()),
+        }
+    }
+
+    /// Grows the pool when it gets full, gives freed space back to the host, and clears the records of
+    /// deleted disks. To be called on a timer while sandboxes run and after deletions; cheap when there
+    /// is nothing to do.
+    pub fn maintain(&self) -> Result<Maintained, Error> {
+        match &self.inner.backing {
+            Backing::Overlay(_) => Ok(Maintained::default()),
+        }
+    }
+
+    /// Removes what a crash left half-made or half-deleted. To be called once after opening, before
+    /// anything else uses the pool.
+    pub fn sweep(&self) -> Result<Swept, Error> {
+        let drafts = self.layout().drafts();
+        let mut swept = Swept::default();
+        for entry in fs::read_dir(&drafts).at("sweep", &drafts)? {
+            let entry = entry.at("sweep", &drafts)?;
+            self.remove_tree(&entry.path())?;
+            swept.drafts.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        Ok(swept)
+    }
+
+    pub(crate) fn commit_image(&self, id: ImageId, draft: &Path, meta: ImageMeta) -> Result<Image, Error> {
+        let path = self.layout().image(id);
+        finish_skeleton(draft, &Record { id, meta: meta.clone() }).at("write image record", draft)?;
+        let dir = fs::File::open(draft).at("sync image", draft)?;
+        rustix::fs::syncfs(&dir).at("sync image", draft)?;
+        fs::rename(draft, &path).at("publish image", &path)?;
+        match &self.inner.backing {
+            Backing::Overlay(_) => sync_dir(&self.layout().images())?,
+        }
+        Ok(Image { id, meta, path })
+    }
+
+    pub(crate) fn set_disk_limit(&self, disk: &Disk, limit: ByteSize) -> Result<(), Error> {
+        let used = self.disk_usage(disk)?.used;
+        if used > limit.bytes() {
+            return Err(Error::new(ErrorKind::LimitBelowUse { used, limit }, "set disk limit", disk.path()));
+        }
+        match &self.inner.backing {
+            Backing::Overlay(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn disk_usage(&self, disk: &Disk) -> Result<DiskUsage, Error> {
+        match &self.inner.backing {
+            Backing::Overlay(overlay) => overlay.disk_usage(disk.path()).at("measure disk", disk.path()),
+        }
+    }
+
+    /// Removes a draft or a doomed tree; fine when there is none.
+    pub(crate) fn remove_tree(&self, path: &Path) -> Result<(), Error> {
+        match &self.inner.backing {
+            Backing::Overlay(_) => crate::removal::remove_tree(path).at("remove", path),
+        }
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    fn disk_at(&self, project: ProjectId, path: PathBuf) -> Result<Option<Disk>, Error> {
+        let record = match read_record(&path) {
+            Ok(record) => record,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("read disk record", &path),
+        };
+        let root = match &self.inner.backing {
+            Backing::Overlay(overlay) => overlay.disk_root(&path, &self.layout().image(record.id), &record.meta),
+        };
+        Ok(Some(Disk { pool: self.clone(), project, image: record.id, path, root }))
+    }
+
+    /// Takes a tree out of sight in one step, then deletes it.
+    fn discard(&self, path: &Path, name: &str) -> Result<(), Error> {
+        let doomed = self.layout().doomed(name);
+        self.remove_tree(&doomed)?;
+        match fs::rename(path, &doomed) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.at("remove", path)?,
+        }
+        self.remove_tree(&doomed)
+    }
+
+    fn refuse_if_used(&self, id: ImageId) -> Result<(), Error> {
+        for project in self.disks()? {
+            if self.disk(project)?.is_some_and(|disk| disk.image == id) {
+                return Err(Error::new(ErrorKind::ImageInUse(id, project), "remove image", &self.layout().image(id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory that only root can enter: images hold set-user-id programs that users of the host must not reach.
+fn make_private_dir(path: &Path) -> Result<(), Error> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.at("make directory", path),
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<(), Error> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).at("sync directory", path)
+}
+
+/// The names in a directory that are ids; what else is there is none of ours.
+fn ids<T: std::str::FromStr>(dir: &Path) -> Result<Vec<T>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        found.extend(entry.at("list", dir)?.file_name().to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(found)
+}
