@@ -1,0 +1,144 @@
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use garth_api::{Client, CreateProject, ImageFormat, StopRequest, full_body};
+use garth_spec::{ImageName, Limits, Network, ProjectName, ProjectSpec};
+use http::Request;
+use http_body_util::BodyExt as _;
+
+/// Garth through its HTTP API.
+#[derive(Debug, Clone)]
+pub struct Garth {
+    client: Client,
+    image: ImageName,
+}
+
+const PREFIX: &str = "bench-";
+
+impl Garth {
+    /// Imports the common root filesystem as an image.
+    pub async fn new(socket: &Path, rootfs: &Path) -> Result<Self> {
+        let garth = Self { client: Client::new(socket), image: "bench".parse()? };
+        let tar = std::process::Command::new("tar").arg("-C").arg(rootfs).args(["-c", "."]).output()?;
+        ensure!(tar.status.success(), "tar failed");
+        garth.client.import(&garth.image, ImageFormat::Auto, full_body(tar.stdout)).await?;
+        Ok(garth)
+    }
+
+    /// Sees to it that so many projects exist, all stopped.
+    pub async fn prepare(&self, count: usize) -> Result<()> {
+        let known = self.client.projects().await?.projects.len();
+        for index in known..count {
+            self.create(index).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn create(&self, index: usize) -> Result<()> {
+        let spec = ProjectSpec {
+            image: self.image.clone(),
+            network: Network::None,
+            limits: Limits::default(),
+            ..ProjectSpec::default()
+        };
+        self.client.create(&CreateProject { name: Some(name(index)?), ephemeral: false, spec }).await?;
+        Ok(())
+    }
+
+    pub async fn remove(&self, index: usize) -> Result<()> {
+        Ok(self.client.remove(&name(index)?).await?)
+    }
+
+    pub async fn start(&self, index: usize) -> Result<()> {
+        self.client.start(&name(index)?).await?;
+        Ok(())
+    }
+
+    pub async fn stop(&self, index: usize) -> Result<()> {
+        self.client.stop(&name(index)?, &StopRequest { grace_ms: Some(0) }).await?;
+        Ok(())
+    }
+
+    pub async fn start_true_stop(&self, at_once: usize) -> Result<Vec<Duration>> {
+        self.in_parallel(at_once, |garth, index| async move {
+            garth.start(index).await?;
+            garth.exec(index, &["/bin/true"]).await?;
+            garth.stop(index).await
+        })
+        .await
+    }
+
+    /// `true` so many times at once in one running sandbox, as the peers do it.
+    pub async fn exec_true(&self, at_once: usize) -> Result<Vec<Duration>> {
+        self.prepare(1).await?;
+        self.start(0).await?;
+        self.in_parallel(at_once, |garth, _| async move { garth.exec(0, &["/bin/true"]).await }).await
+    }
+
+    /// Runs a command to its end; its exit code must be 0.
+    pub async fn exec(&self, index: usize, argv: &[&str]) -> Result<()> {
+        self.output(&name(index)?, argv).await.map(drop)
+    }
+
+    /// Runs a command to its end and returns the whole stream of events, as text.
+    pub async fn output(&self, name: &ProjectName, argv: &[&str]) -> Result<String> {
+        let request = Request::post("/garth.agent.v1.Processes/Start")
+            .header("content-type", "application/connect+json")
+            .header("connect-protocol-version", "1")
+            .body(full_body(enveloped(&serde_json::json!({"argv": argv}).to_string())))?;
+        let answer = self.client.agent(name, request).await?;
+        let body = answer.into_body().collect().await?.to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        ensure!(text.contains("\"ended\"") && !text.contains("\"exitCode\"") && !text.contains("\"error\""), "{text}");
+        Ok(text)
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn project(&self, index: usize) -> Result<ProjectName> {
+        name(index)
+    }
+
+    async fn in_parallel<F>(&self, at_once: usize, one: impl Fn(Self, usize) -> F) -> Result<Vec<Duration>>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let tasks: Vec<_> = (0..at_once)
+            .map(|index| {
+                let work = one(self.clone(), index);
+                tokio::spawn(async move {
+                    let begin = Instant::now();
+                    work.await?;
+                    anyhow::Ok(begin.elapsed())
+                })
+            })
+            .collect();
+        let mut times = Vec::new();
+        for task in tasks {
+            times.push(task.await.context("a measuring task does not panic")??);
+        }
+        Ok(times)
+    }
+
+    /// Removes every project and the image.
+    pub async fn close(&self) -> Result<()> {
+        for project in self.client.projects().await?.projects {
+            self.client.remove(&project.name).await?;
+        }
+        Ok(self.client.remove_image(&self.image).await?)
+    }
+}
+
+fn name(index: usize) -> Result<ProjectName> {
+    Ok(format!("{PREFIX}{index}").parse()?)
+}
+
+/// One message of a Connect stream: flags, big-endian length, payload.
+fn enveloped(json: &str) -> Bytes {
+    let length = u32::try_from(json.len()).expect("a request is short");
+    [&[0u8][..], &length.to_be_bytes(), json.as_bytes()].concat().into()
+}
