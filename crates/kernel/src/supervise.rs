@@ -1,0 +1,368 @@
+//! Starts a program under a supervisor of its own: a task without memory of its own that adopts whatever the program
+//! leaves behind, so that the whole tree can be found and killed, daemons included.
+//!
+//! ```text
+//! agent --clone(VM)--> supervisor (child subreaper) --clone(VM|VFORK)--> leader --execve--> program
+//!   ^                       | pipe: Started | Failed, then Exited, then end of file (nothing is left)
+//!   +-----------------------+
+//! ```
+//!
+//! Neither clone copies page tables, so a start costs less than fork and exec, and an idle supervisor costs the kernel's
+//! task structures and one page of stack. The program's descendants are found below the supervisor's pid in /proc; killing
+//! them is the caller's business. Needs no privilege but for a change of user (CAP_SETUID, CAP_SETGID).
+
+mod child;
+mod raw;
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::process::Pid;
+
+use child::{Message, Order};
+
+/// What to run, and as whom. Everything is prepared before the clone: afterwards nothing can be allocated.
+#[derive(Debug)]
+pub struct Command {
+    /// The program's file, or several to try in turn, as with PATH.
+    pub programs: Vec<CString>,
+    /// Its arguments, its own name first.
+    pub argv: Vec<CString>,
+    /// Its environment, `NAME=value`.
+    pub env: Vec<CString>,
+    /// The directory it starts in.
+    pub cwd: CString,
+    /// The user it runs as.
+    pub identity: Identity,
+    /// Its descriptors 0, 1 and 2.
+    pub stdio: Stdio,
+    /// Whether set-user-id programs gain anything.
+    pub privileges: Privileges,
+}
+
+/// User, group and supplementary groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A program's standard descriptors. They are closed in the caller when the start is under way.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Three descriptors.
+    Separate {
+        /// Descriptor 0.
+        input: OwnedFd,
+        /// Descriptor 1.
+        output: OwnedFd,
+        /// Descriptor 2.
+        error: OwnedFd,
+    },
+    /// One terminal for all three; it becomes the controlling terminal.
+    Terminal(OwnedFd),
+}
+
+/// Whether execve may add privileges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// As the program file says.
+    Gainable,
+    /// Never: prctl(PR_SET_NO_NEW_PRIVS).
+    Fixed,
+}
+
+/// The step at which a start failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Making the leader's task.
+    Fork = 1,
+    /// A session of its own and its terminal.
+    Session,
+    /// Descriptors and signals.
+    Stdio,
+    /// The change of user and groups.
+    Identity,
+    /// PR_SET_NO_NEW_PRIVS.
+    Privileges,
+    /// The change of directory.
+    WorkingDirectory,
+    /// The program itself.
+    Exec,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// From the status word of wait(2).
+    pub fn from_status(status: c_int) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Signal(libc::WTERMSIG(status))
+        } else {
+            Self::Code(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
+/// What a supervisor says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The program runs.
+    Started {
+        /// Its pid.
+        leader: Pid,
+    },
+    /// The program does not run, and the supervisor ends.
+    Failed {
+        /// The step.
+        step: Step,
+        /// Its `errno`.
+        errno: i32,
+    },
+    /// The program ended; what it left behind may still run.
+    Exited(Exit),
+    /// Nothing of the process is left, or the supervisor itself was killed.
+    Gone,
+}
+
+/// A running supervisor. Its descriptor is readable when there is a [`Report`].
+///
+/// Dropping it before [`Report::Gone`] was read leaks the two stacks, for the supervisor goes on.
+#[derive(Debug)]
+pub struct Supervisor {
+    pid: Pid,
+    reports: OwnedFd,
+    /// Until Started or Failed.
+    prepared: Option<Prepared>,
+    /// Until Gone.
+    stacks: Option<Stacks>,
+}
+
+impl Supervisor {
+    /// Starts a supervisor and returns at once; its first report says whether the program runs.
+    pub fn spawn(command: Command) -> io::Result<Self> {
+        let (reports, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&reports, rustix::fs::OFlags::NONBLOCK)?;
+        let stacks = Stacks::map()?;
+        let report = above_stdio(report)?;
+        let mut prepared = Prepared::new(command, &report, &stacks)?;
+        let flags = libc::CLONE_VM | libc::SIGCHLD;
+        let order: *mut c_void = (&raw mut *prepared.order).cast();
+        let pid = with_signals_blocked(|| {
+            // SAFETY: the stack's top half is the supervisor's alone; `prepared` and `stacks` live in the returned
+            // Supervisor until its reports say that nobody uses them, and are leaked otherwise. `supervise` touches
+            // nothing but them and its own task.
+            unsafe { raw::clone(flags, stacks.supervisor_top(), child::supervise, order) }
+        })?;
+        if pid < 0 {
+            return Err(io::Error::from_raw_os_error(-pid as i32));
+        }
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        prepared.close_stdio();
+        Ok(Self { pid, reports, prepared: Some(prepared), stacks: Some(stacks) })
+    }
+
+    /// The supervisor's own pid: the root of the tree. Wait for it as for any child.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The next report; `WouldBlock` when there is none yet.
+    pub fn report(&mut self) -> io::Result<Report> {
+        let mut bytes = [0u8; size_of::<Message>()];
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&self.reports, &mut bytes))?;
+        if count == 0 {
+            // The last copy of the pipe's other end is closed, so neither task runs in our memory any more: the leader
+            // closes it in execve or exit, the supervisor in exit, after it gave up the memory (do_exit: exit_mm, then
+            // exit_files).
+            self.prepared.take();
+            self.stacks.take();
+            return Ok(Report::Gone);
+        }
+        let number = |at: usize| i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let (kind, value, errno) = (number(0) as u32, number(4), number(8));
+        match kind {
+            child::EXITED => Ok(Report::Exited(Exit::from_status(value))),
+            child::STARTED => {
+                self.prepared.take();
+                Ok(Report::Started { leader: Pid::from_raw(value).ok_or(io::ErrorKind::InvalidData)? })
+            }
+            _ => {
+                self.prepared.take();
+                Ok(Report::Failed { step: step(value), errno })
+            }
+        }
+    }
+}
+
+impl AsFd for Supervisor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reports.as_fd()
+    }
+}
+
+impl AsRawFd for Supervisor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reports.as_raw_fd()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        std::mem::forget(self.prepared.take());
+        std::mem::forget(self.stacks.take());
+    }
+}
+
+fn step(value: c_int) -> Step {
+    [Step::Fork, Step::Session, Step::Stdio, Step::Identity, Step::Privileges, Step::WorkingDirectory]
+        .into_iter()
+        .find(|step| *step as c_int == value)
+        .unwrap_or(Step::Exec)
+}
+
+/// An Order and all that it points to.
+#[derive(Debug)]
+struct Prepared {
+    order: Box<Order>,
+    stdio: Vec<OwnedFd>,
+    /// Keeps the strings alive.
+    _strings: Vec<Vec<CString>>,
+    _arrays: Vec<Vec<*const c_char>>,
+    _cwd: CString,
+    _groups: Vec<u32>,
+}
+
+// SAFETY: the pointers lead to memory that this value owns, and only the two tasks of its supervisor follow them.
+unsafe impl Send for Prepared {}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Order").finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    fn new(command: Command, report: &OwnedFd, stacks: &Stacks) -> io::Result<Self> {
+        let Command { programs, argv, env, cwd, identity, stdio, privileges } = command;
+        let terminal = u32::from(matches!(stdio, Stdio::Terminal(_)));
+        let stdio = match stdio {
+            Stdio::Separate { input, output, error } => {
+                vec![above_stdio(input)?, above_stdio(output)?, above_stdio(error)?]
+            }
+            Stdio::Terminal(terminal) => vec![above_stdio(terminal)?],
+        };
+        let numbers = [0, 1, 2].map(|at: usize| stdio[at.min(stdio.len() - 1)].as_raw_fd());
+        let strings = vec![programs, argv, env];
+        let arrays: Vec<Vec<*const c_char>> = strings.iter().map(|list| pointers(list)).collect();
+        let order = Box::new(Order {
+            programs: arrays[0].as_ptr(),
+            argv: arrays[1].as_ptr(),
+            env: arrays[2].as_ptr(),
+            cwd: cwd.as_ptr(),
+            groups: identity.groups.as_ptr(),
+            group_count: identity.groups.len(),
+            uid: identity.uid,
+            gid: identity.gid,
+            stdio: numbers,
+            terminal,
+            no_new_privs: u32::from(privileges == Privileges::Fixed),
+            report: report.as_raw_fd(),
+            leader_stack_top: stacks.leader_top(),
+            failed_step: 0,
+            failed_errno: 0,
+        });
+        Ok(Self { order, stdio, _strings: strings, _arrays: arrays, _cwd: cwd, _groups: identity.groups })
+    }
+
+    /// The supervisor has copies; the process's output ends only when the caller's are gone.
+    fn close_stdio(&mut self) {
+        self.stdio.clear();
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// The descriptor, moved to 3 or above, so that no dup2 onto 0, 1 or 2 overwrites it.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?) }
+}
+
+/// No handler of ours may run in a task that shares our memory: it would run there as well.
+fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> io::Result<T> {
+    // SAFETY: plain data, for which zero is valid, filled by sigfillset(3) and pthread_sigmask(3).
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: both sets live on this stack.
+    let error = unsafe {
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before)
+    };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let result = action();
+    // SAFETY: `before` was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    Ok(result)
+}
+
+/// Two stacks in one mapping, above a page that faults.
+#[derive(Debug)]
+struct Stacks {
+    base: *mut c_void,
+}
+
+// SAFETY: the mapping belongs to this value alone, and to the two tasks of its supervisor.
+unsafe impl Send for Stacks {}
+
+const GUARD: usize = 64 << 10; // The largest page of any machine we run on.
+const STACK: usize = 64 << 10;
+const MAPPING: usize = GUARD + 2 * STACK;
+
+impl Stacks {
+    fn map() -> io::Result<Self> {
+        use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+        // SAFETY: a new private mapping at an address of the kernel's choice replaces nothing.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), MAPPING, ProtFlags::empty(), MapFlags::PRIVATE)? };
+        let stacks = Self { base };
+        // SAFETY: the range is within the mapping made above.
+        unsafe { mprotect(base.byte_add(GUARD), 2 * STACK, MprotectFlags::READ | MprotectFlags::WRITE)? };
+        Ok(stacks)
+    }
+
+    fn leader_top(&self) -> *mut u8 {
+        // SAFETY: within the mapping.
+        unsafe { self.base.byte_add(GUARD + STACK).cast() }
+    }
+
+    fn supervisor_top(&self) -> *mut u8 {
+        // SAFETY: one past the mapping's end.
+        unsafe { self.base.byte_add(MAPPING).cast() }
+    }
+}
+
+impl Drop for Stacks {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and by the rule of Supervisor no task uses it any more. A failure leaves it mapped.
+        let _ = unsafe { rustix::mm::munmap(self.base, MAPPING) };
+    }
+}
+
+#[cfg(test)]
+mod tests;
