@@ -99,10 +99,6 @@ impl Garth {
         &self.client
     }
 
-    pub fn project(&self, index: usize) -> Result<ProjectName> {
-        name(index)
-    }
-
     async fn in_parallel<F>(&self, at_once: usize, one: impl Fn(Self, usize) -> F) -> Result<Vec<Duration>>
     where
         F: Future<Output = Result<()>> + Send + 'static,

@@ -1,0 +1,15 @@
+# Every test, with what it needs installed first.
+test:
+    ./test
+
+# Builds the program that users run.
+build:
+    cargo build --release -p garth
+
+# Measures Garth beside its peers: writes docs/benchmarks.{md,json,svg}. Extra words go to the benchmark.
+bench *args:
+    benches/run {{args}}
+
+# Writes the generated files again: docs/openapi.json, docs/cli.md.
+generate:
+    GARTH_REGENERATE=1 cargo test -p garth-server -p garth --test generated
