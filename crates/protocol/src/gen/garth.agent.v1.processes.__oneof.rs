@@ -97,7 +97,7 @@ pub mod input_request {
     #[derive(Clone, PartialEq, Debug)]
     pub enum Event {
         Start(::buffa::alloc::boxed::Box<super::super::super::input_request::Start>),
-        Data(::buffa::alloc::vec::Vec<u8>),
+        Data(::buffa::bytes::Bytes),
         Keepalive(::buffa::alloc::boxed::Box<super::super::super::KeepAlive>),
     }
     impl ::buffa::Oneof for Event {}

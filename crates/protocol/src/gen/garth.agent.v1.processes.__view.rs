@@ -2013,7 +2013,7 @@ impl<'a> ::buffa::MessageView<'a> for OutputView<'a> {
         ::core::result::Result::Ok(super::super::Output {
             stream: self.stream,
             offset: self.offset,
-            data: (self.data).to_vec(),
+            data: ::buffa::view::bytes_from_source(__buffa_src, self.data),
             __buffa_unknown_fields: self.__buffa_unknown_fields.to_owned()?.into(),
             ..::core::default::Default::default()
         })
@@ -6170,7 +6170,7 @@ impl<'a> ::buffa::MessageView<'a> for InputRequestView<'a> {
                                 v,
                             ) => {
                                 super::super::__buffa::oneof::input_request::Event::Data(
-                                    (v).to_vec(),
+                                    ::buffa::view::bytes_from_source(__buffa_src, v),
                                 )
                             }
                             super::super::__buffa::view::oneof::input_request::Event::Keepalive(
@@ -7092,7 +7092,7 @@ impl<'a> ::buffa::MessageView<'a> for SendInputRequestView<'a> {
         let _ = __buffa_src;
         ::core::result::Result::Ok(super::super::SendInputRequest {
             id: self.id.to_string(),
-            data: (self.data).to_vec(),
+            data: ::buffa::view::bytes_from_source(__buffa_src, self.data),
             offset: self.offset,
             close: self.close,
             __buffa_unknown_fields: self.__buffa_unknown_fields.to_owned()?.into(),

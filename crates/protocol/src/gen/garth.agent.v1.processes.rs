@@ -1976,7 +1976,7 @@ pub struct Output {
         with = "::buffa::json_helpers::bytes",
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_empty_bytes"
     )]
-    pub data: ::buffa::alloc::vec::Vec<u8>,
+    pub data: ::buffa::bytes::Bytes,
     #[serde(skip)]
     #[doc(hidden)]
     pub __buffa_unknown_fields: ::buffa::UnknownFields,
@@ -2085,7 +2085,7 @@ impl ::buffa::Message for Output {
                     tag,
                     ::buffa::encoding::WireType::LengthDelimited,
                 )?;
-                ::buffa::types::merge_bytes(&mut self.data, buf)?;
+                self.data = ::buffa::types::decode_bytes_to_bytes(buf)?;
             }
             _ => {
                 self.__buffa_unknown_fields
@@ -2097,7 +2097,7 @@ impl ::buffa::Message for Output {
     fn clear(&mut self) {
         self.stream = ::buffa::EnumValue::from(0);
         self.offset = 0u64;
-        self.data.clear();
+        self.data = ::core::default::Default::default();
         self.__buffa_unknown_fields.clear();
     }
 }
@@ -4438,7 +4438,7 @@ impl ::buffa::Message for InputRequest {
                 )?;
                 self.event = ::core::option::Option::Some(
                     __buffa::oneof::input_request::Event::Data(
-                        ::buffa::types::decode_bytes(buf)?,
+                        ::buffa::types::decode_bytes_to_bytes(buf)?,
                     ),
                 );
             }
@@ -4533,20 +4533,18 @@ impl<'de> ::serde::Deserialize<'de> for InputRequest {
                         "data" => {
                             struct _DeserSeed;
                             impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                type Value = ::buffa::alloc::vec::Vec<u8>;
+                                type Value = ::buffa::bytes::Bytes;
                                 fn deserialize<D: ::serde::Deserializer<'de>>(
                                     self,
                                     d: D,
                                 ) -> ::core::result::Result<
-                                    ::buffa::alloc::vec::Vec<u8>,
+                                    ::buffa::bytes::Bytes,
                                     D::Error,
                                 > {
                                     ::buffa::json_helpers::bytes::deserialize(d)
                                 }
                             }
-                            let v: ::core::option::Option<
-                                ::buffa::alloc::vec::Vec<u8>,
-                            > = map
+                            let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                 .next_value_seed(
                                     ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                 )?;
@@ -4964,7 +4962,7 @@ pub struct SendInputRequest {
         with = "::buffa::json_helpers::bytes",
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_empty_bytes"
     )]
-    pub data: ::buffa::alloc::vec::Vec<u8>,
+    pub data: ::buffa::bytes::Bytes,
     /// As InputRequest.Start.offset.
     ///
     /// Field 3: `offset`
@@ -5092,7 +5090,7 @@ impl ::buffa::Message for SendInputRequest {
                     tag,
                     ::buffa::encoding::WireType::LengthDelimited,
                 )?;
-                ::buffa::types::merge_bytes(&mut self.data, buf)?;
+                self.data = ::buffa::types::decode_bytes_to_bytes(buf)?;
             }
             3u32 => {
                 ::buffa::encoding::check_wire_type(
@@ -5119,7 +5117,7 @@ impl ::buffa::Message for SendInputRequest {
     }
     fn clear(&mut self) {
         self.id.clear();
-        self.data.clear();
+        self.data = ::core::default::Default::default();
         self.offset = ::core::option::Option::None;
         self.close = false;
         self.__buffa_unknown_fields.clear();

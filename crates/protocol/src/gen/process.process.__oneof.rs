@@ -89,9 +89,9 @@ pub mod process_event {
         use super::*;
         #[derive(Clone, PartialEq, Debug)]
         pub enum Output {
-            Stdout(::buffa::alloc::vec::Vec<u8>),
-            Stderr(::buffa::alloc::vec::Vec<u8>),
-            Pty(::buffa::alloc::vec::Vec<u8>),
+            Stdout(::buffa::bytes::Bytes),
+            Stderr(::buffa::bytes::Bytes),
+            Pty(::buffa::bytes::Bytes),
         }
         impl ::buffa::Oneof for Output {}
         impl ::serde::Serialize for Output {
@@ -131,8 +131,8 @@ pub mod process_input {
     use super::*;
     #[derive(Clone, PartialEq, Debug)]
     pub enum Input {
-        Stdin(::buffa::alloc::vec::Vec<u8>),
-        Pty(::buffa::alloc::vec::Vec<u8>),
+        Stdin(::buffa::bytes::Bytes),
+        Pty(::buffa::bytes::Bytes),
     }
     impl ::buffa::Oneof for Input {}
     impl ::serde::Serialize for Input {

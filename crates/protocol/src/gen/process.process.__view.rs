@@ -3623,21 +3623,21 @@ pub mod process_event {
                             v,
                         ) => {
                             super::super::super::__buffa::oneof::process_event::data_event::Output::Stdout(
-                                (v).to_vec(),
+                                ::buffa::view::bytes_from_source(__buffa_src, v),
                             )
                         }
                         super::super::super::__buffa::view::oneof::process_event::data_event::Output::Stderr(
                             v,
                         ) => {
                             super::super::super::__buffa::oneof::process_event::data_event::Output::Stderr(
-                                (v).to_vec(),
+                                ::buffa::view::bytes_from_source(__buffa_src, v),
                             )
                         }
                         super::super::super::__buffa::view::oneof::process_event::data_event::Output::Pty(
                             v,
                         ) => {
                             super::super::super::__buffa::oneof::process_event::data_event::Output::Pty(
-                                (v).to_vec(),
+                                ::buffa::view::bytes_from_source(__buffa_src, v),
                             )
                         }
                     }),
@@ -5964,12 +5964,12 @@ impl<'a> ::buffa::MessageView<'a> for ProcessInputView<'a> {
                         v,
                     ) => {
                         super::super::__buffa::oneof::process_input::Input::Stdin(
-                            (v).to_vec(),
+                            ::buffa::view::bytes_from_source(__buffa_src, v),
                         )
                     }
                     super::super::__buffa::view::oneof::process_input::Input::Pty(v) => {
                         super::super::__buffa::oneof::process_input::Input::Pty(
-                            (v).to_vec(),
+                            ::buffa::view::bytes_from_source(__buffa_src, v),
                         )
                     }
                 }),

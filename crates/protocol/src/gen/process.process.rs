@@ -2229,7 +2229,7 @@ pub mod process_event {
                     )?;
                     self.output = ::core::option::Option::Some(
                         super::__buffa::oneof::process_event::data_event::Output::Stdout(
-                            ::buffa::types::decode_bytes(buf)?,
+                            ::buffa::types::decode_bytes_to_bytes(buf)?,
                         ),
                     );
                 }
@@ -2240,7 +2240,7 @@ pub mod process_event {
                     )?;
                     self.output = ::core::option::Option::Some(
                         super::__buffa::oneof::process_event::data_event::Output::Stderr(
-                            ::buffa::types::decode_bytes(buf)?,
+                            ::buffa::types::decode_bytes_to_bytes(buf)?,
                         ),
                     );
                 }
@@ -2251,7 +2251,7 @@ pub mod process_event {
                     )?;
                     self.output = ::core::option::Option::Some(
                         super::__buffa::oneof::process_event::data_event::Output::Pty(
-                            ::buffa::types::decode_bytes(buf)?,
+                            ::buffa::types::decode_bytes_to_bytes(buf)?,
                         ),
                     );
                 }
@@ -2304,20 +2304,18 @@ pub mod process_event {
                             "stdout" => {
                                 struct _DeserSeed;
                                 impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                    type Value = ::buffa::alloc::vec::Vec<u8>;
+                                    type Value = ::buffa::bytes::Bytes;
                                     fn deserialize<D: ::serde::Deserializer<'de>>(
                                         self,
                                         d: D,
                                     ) -> ::core::result::Result<
-                                        ::buffa::alloc::vec::Vec<u8>,
+                                        ::buffa::bytes::Bytes,
                                         D::Error,
                                     > {
                                         ::buffa::json_helpers::bytes::deserialize(d)
                                     }
                                 }
-                                let v: ::core::option::Option<
-                                    ::buffa::alloc::vec::Vec<u8>,
-                                > = map
+                                let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                     .next_value_seed(
                                         ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                     )?;
@@ -2339,20 +2337,18 @@ pub mod process_event {
                             "stderr" => {
                                 struct _DeserSeed;
                                 impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                    type Value = ::buffa::alloc::vec::Vec<u8>;
+                                    type Value = ::buffa::bytes::Bytes;
                                     fn deserialize<D: ::serde::Deserializer<'de>>(
                                         self,
                                         d: D,
                                     ) -> ::core::result::Result<
-                                        ::buffa::alloc::vec::Vec<u8>,
+                                        ::buffa::bytes::Bytes,
                                         D::Error,
                                     > {
                                         ::buffa::json_helpers::bytes::deserialize(d)
                                     }
                                 }
-                                let v: ::core::option::Option<
-                                    ::buffa::alloc::vec::Vec<u8>,
-                                > = map
+                                let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                     .next_value_seed(
                                         ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                     )?;
@@ -2374,20 +2370,18 @@ pub mod process_event {
                             "pty" => {
                                 struct _DeserSeed;
                                 impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                    type Value = ::buffa::alloc::vec::Vec<u8>;
+                                    type Value = ::buffa::bytes::Bytes;
                                     fn deserialize<D: ::serde::Deserializer<'de>>(
                                         self,
                                         d: D,
                                     ) -> ::core::result::Result<
-                                        ::buffa::alloc::vec::Vec<u8>,
+                                        ::buffa::bytes::Bytes,
                                         D::Error,
                                     > {
                                         ::buffa::json_helpers::bytes::deserialize(d)
                                     }
                                 }
-                                let v: ::core::option::Option<
-                                    ::buffa::alloc::vec::Vec<u8>,
-                                > = map
+                                let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                     .next_value_seed(
                                         ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                     )?;
@@ -3567,7 +3561,7 @@ impl ::buffa::Message for ProcessInput {
                 )?;
                 self.input = ::core::option::Option::Some(
                     __buffa::oneof::process_input::Input::Stdin(
-                        ::buffa::types::decode_bytes(buf)?,
+                        ::buffa::types::decode_bytes_to_bytes(buf)?,
                     ),
                 );
             }
@@ -3578,7 +3572,7 @@ impl ::buffa::Message for ProcessInput {
                 )?;
                 self.input = ::core::option::Option::Some(
                     __buffa::oneof::process_input::Input::Pty(
-                        ::buffa::types::decode_bytes(buf)?,
+                        ::buffa::types::decode_bytes_to_bytes(buf)?,
                     ),
                 );
             }
@@ -3629,20 +3623,18 @@ impl<'de> ::serde::Deserialize<'de> for ProcessInput {
                         "stdin" => {
                             struct _DeserSeed;
                             impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                type Value = ::buffa::alloc::vec::Vec<u8>;
+                                type Value = ::buffa::bytes::Bytes;
                                 fn deserialize<D: ::serde::Deserializer<'de>>(
                                     self,
                                     d: D,
                                 ) -> ::core::result::Result<
-                                    ::buffa::alloc::vec::Vec<u8>,
+                                    ::buffa::bytes::Bytes,
                                     D::Error,
                                 > {
                                     ::buffa::json_helpers::bytes::deserialize(d)
                                 }
                             }
-                            let v: ::core::option::Option<
-                                ::buffa::alloc::vec::Vec<u8>,
-                            > = map
+                            let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                 .next_value_seed(
                                     ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                 )?;
@@ -3662,20 +3654,18 @@ impl<'de> ::serde::Deserialize<'de> for ProcessInput {
                         "pty" => {
                             struct _DeserSeed;
                             impl<'de> ::serde::de::DeserializeSeed<'de> for _DeserSeed {
-                                type Value = ::buffa::alloc::vec::Vec<u8>;
+                                type Value = ::buffa::bytes::Bytes;
                                 fn deserialize<D: ::serde::Deserializer<'de>>(
                                     self,
                                     d: D,
                                 ) -> ::core::result::Result<
-                                    ::buffa::alloc::vec::Vec<u8>,
+                                    ::buffa::bytes::Bytes,
                                     D::Error,
                                 > {
                                     ::buffa::json_helpers::bytes::deserialize(d)
                                 }
                             }
-                            let v: ::core::option::Option<
-                                ::buffa::alloc::vec::Vec<u8>,
-                            > = map
+                            let v: ::core::option::Option<::buffa::bytes::Bytes> = map
                                 .next_value_seed(
                                     ::buffa::json_helpers::NullableDeserializeSeed(_DeserSeed),
                                 )?;
