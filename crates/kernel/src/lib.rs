@@ -1,1 +1,13 @@
 //! Every unsafe block and raw system call of Garth, behind safe types.
+pub mod descriptors;
+pub mod floor;
+pub mod keyring;
+pub mod memfd;
+pub mod namespace;
+pub mod netlink;
+pub mod netns;
+pub mod rtnl;
+pub mod seccomp;
+pub mod signal;
+pub mod signalfd;
+pub mod supervise;
