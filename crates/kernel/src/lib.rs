@@ -1,7 +1,9 @@
 //! Every unsafe block and raw system call of Garth, behind safe types.
+pub mod btrfs;
 pub mod descriptors;
 pub mod floor;
 pub mod keyring;
+pub mod loopdev;
 pub mod memfd;
 pub mod namespace;
 pub mod netlink;

@@ -1,2 +1,44 @@
-//! Addresses, the bridge, and what a sandbox may reach.
+//! What a sandbox can reach, for the engine: a network namespace of its own with an address, a way
+//! to the public internet, and none to anything private.
+//!
+//! ```text
+//!  engine --lease(id)--> Network --takes a ready one--> Lease { netns, addresses, nameserver }
+//!                           |
+//!            builder thread | makes the next one: netns + veth pair + addresses + routes (netlink)
+//!                           |
+//!  sandbox: eth0 ===veth=== gv<tag>-<n>  --routing-->  nft table inet garth_<tag>  --NAT-->  uplink
+//!                                             |
+//!                           garth-<tag>: gateway address, DNS forwarder (a thread of the daemon)
+//! ```
+//!
+//! The wires are routed, not bridged: every sandbox hangs on a pair of its own with one /32 and one
+//! /128 route to it, so no frame of one sandbox can arrive at another, there is no ARP, neighbour
+//! discovery or router advertisement to forge, and a bridge's limit of 1,024 ports does not apply.
+//! What may pass is decided in one ruleset that is loaded once and never changed per sandbox
+//! ([`ruleset`](self) source: `ruleset.rs`); a second wall, routes that refuse, stands inside each
+//! sandbox's namespace.
+//!
+//! It does not start sandboxes, keep leases over a restart (the engine stores a [`LeaseRecord`] and
+//! gives it back), publish ports, or limit bandwidth. Everything it makes in the kernel is named
+//! after the data directory's tag, so several daemons live side by side.
 #![forbid(unsafe_code)]
+
+mod address;
+mod blocked;
+mod builder;
+mod config;
+mod dns;
+mod error;
+mod forwarding;
+mod host;
+mod layout;
+mod lease;
+mod network;
+mod ruleset;
+mod slot;
+mod sysctl;
+
+pub use config::NetworkConfig;
+pub use error::{Error, ErrorKind};
+pub use lease::{Lease, LeaseRecord};
+pub use network::Network;

@@ -1,0 +1,211 @@
+//! The host's side that all sandboxes of one daemon share: gateway interface, ruleset, forwarding.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use garth_kernel::netlink::Socket;
+use garth_kernel::rtnl;
+use rustix::io::Errno;
+
+use crate::address::Network;
+use crate::builder::Shared;
+use crate::config::Names;
+use crate::dns;
+use crate::forwarding::{self, Uplinks};
+use crate::layout::Layout;
+use crate::slot::{Ready, Wire};
+use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
+
+/// Serialises what daemons do to what they share: the choice of a subnet and the forwarding of the
+/// uplinks. In `/run`, because it must be gone after a reboot exactly as the kernel's settings are.
+const LOCK_DIRECTORY: &str = "/run/garth";
+
+/// Everything is set up while this exists, and stays when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Host {
+    socket: Socket,
+    names: Names,
+    layout: Layout,
+    uplinks: Uplinks,
+    ipv6: bool,
+    dns: dns::Sockets,
+}
+
+impl Host {
+    /// Makes what is missing and adopts what an earlier daemon of this data directory left. The
+    /// calling thread must be in the host's network namespace.
+    pub(crate) fn set_up(shared: &Shared) -> Result<Self, Error> {
+        let (config, names) = (&shared.config, &shared.names);
+        let _lock = lock()?;
+        let mut socket = open_socket()?;
+        let path = config.data_dir.join("network.json");
+        let layout = choose_layout(&mut socket, &path, names)?;
+        let ipv6 = !sysctl::is_on("ipv6/conf/all/disable_ipv6")
+            && matches!(sysctl::read("ipv6/conf/default/disable_ipv6"), Ok(Some(value)) if value == "0");
+        let gateway = Gateway { names, layout: &layout, ipv6 };
+        gateway.raise(&mut socket)?;
+        let dns = dns::bind(layout.gateway4(), layout.dns_port)?;
+        let layout = layout.with_dns_port(dns.port);
+        layout.save(&path)?;
+        let mut host = Self { socket, names: names.clone(), layout, uplinks: Uplinks::default(), ipv6, dns };
+        host.load_rules()?;
+        host.uplinks = forwarding::open(&mut host.socket)?;
+        Ok(host)
+    }
+
+    /// Loads the ruleset, also when it was there.
+    pub(crate) fn load_rules(&self) -> Result<(), Error> {
+        ruleset::load(&ruleset::text(&self.names, &self.layout))
+    }
+
+    /// Lets the interfaces that lead to the internet forward answers; called again when the host's
+    /// routes have changed.
+    pub(crate) fn follow_uplinks(&mut self) -> Result<(), Error> {
+        let _lock = lock()?;
+        self.uplinks = forwarding::open(&mut self.socket)?;
+        Ok(())
+    }
+
+    /// Makes the wire of one slot.
+    pub(crate) fn make(&mut self, slot: u16, home: &OwnedFd) -> Result<Ready, Error> {
+        let ipv6 = self.ipv6.then(|| (self.layout.ipv6(slot), self.layout.gateway6()));
+        let wire = Wire {
+            slot,
+            name: self.names.wire(slot),
+            mtu: self.uplinks.mtu(),
+            ipv4: self.layout.ipv4(slot),
+            gateway4: self.layout.gateway4(),
+            ipv6,
+        };
+        wire.make(&mut self.socket, home)
+    }
+
+    /// Whether the wire of this record is still there.
+    pub(crate) fn holds(&self, record: &LeaseRecord) -> bool {
+        record.ipv4 == self.layout.ipv4(record.slot)
+            && rtnl::index(&self.socket, &self.names.wire(record.slot)) == Some(record.wire)
+    }
+
+    /// Removes the wire of a slot; nothing happens when it has gone with its namespace.
+    pub(crate) fn remove(&mut self, slot: u16) -> Result<(), Error> {
+        let name = self.names.wire(slot);
+        match rtnl::index(&self.socket, &name) {
+            Some(index) => delete(&mut self.socket, index, &name),
+            None => Ok(()),
+        }
+    }
+
+    /// The slots of every wire of this daemon that exists.
+    pub(crate) fn wires(&mut self) -> Result<Vec<u16>, Error> {
+        let prefix = self.names.wire_prefix();
+        let links = rtnl::links(&mut self.socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
+        let slot = |name: &str| u16::from_str_radix(name.strip_prefix(&prefix)?, 16).ok();
+        Ok(links.iter().filter_map(|link| slot(&link.name)).collect())
+    }
+}
+
+/// Takes everything away that a daemon of this tag made, whether it is known or not.
+pub(crate) fn clear(names: &Names) -> Result<(), Error> {
+    let mut socket = open_socket()?;
+    let _lock = lock()?;
+    let links = rtnl::links(&mut socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
+    for wire in links.iter().filter(|link| link.name.starts_with(&names.wire_prefix())) {
+        delete(&mut socket, wire.index, &wire.name)?;
+    }
+    let Some(index) = rtnl::index(&socket, &names.gateway()) else { return Ok(()) };
+    ruleset::load(&ruleset::removal(&names.table()))?;
+    forwarding::close(&mut socket, &names.gateway())?;
+    // The gateway last: while it is there, a later attempt sees that something may be left.
+    delete(&mut socket, index, &names.gateway())
+}
+
+struct Gateway<'a> {
+    names: &'a Names,
+    layout: &'a Layout,
+    ipv6: bool,
+}
+
+impl Gateway<'_> {
+    fn raise(&self, socket: &mut Socket) -> Result<(), Error> {
+        let name = self.names.gateway();
+        let failed = |what: &str| format!("cannot {what} the gateway interface {name}");
+        if rtnl::index(socket, &name).is_none() {
+            socket.apply(&[rtnl::add_link(&name, "bridge")]).map_err(|error| Error::kernel(failed("make"), error))?;
+        }
+        let index = rtnl::index(socket, &name).ok_or_else(|| Error::new(ErrorKind::Kernel, failed("find")))?;
+        // With the whole subnet's prefix: other programs that look for a free range see this one,
+        // and packets to addresses that nobody leases end here instead of going out of the uplink.
+        let (subnet4, subnet6) = (self.layout.network4(), self.layout.network6());
+        let mut requests = vec![rtnl::add_address(index, self.layout.gateway4().into(), subnet4.prefix)];
+        if self.ipv6 {
+            requests.push(rtnl::add_address(index, self.layout.gateway6().into(), subnet6.prefix));
+        }
+        socket.apply(&requests).map_err(|error| Error::kernel(failed("address"), error))
+    }
+}
+
+fn choose_layout(socket: &mut Socket, path: &Path, names: &Names) -> Result<Layout, Error> {
+    let up = rtnl::index(socket, &names.gateway());
+    let kept = Layout::load(path)?;
+    let taken = taken(socket, names)?;
+    match (kept, up) {
+        (Some(layout), Some(_)) => return Ok(layout),
+        (Some(layout), None) if !layout.overlaps(&taken) => return Ok(layout),
+        // The interface of a data directory that is gone.
+        (None, Some(index)) => delete(socket, index, &names.gateway())?,
+        // New, or the host has since joined a network that overlaps.
+        (_, None) => {}
+    }
+    let layout = Layout::choose(&taken)?;
+    layout.save(path)?;
+    Ok(layout)
+}
+
+/// Every range that this host has a route to, this daemon's own ones left out.
+fn taken(socket: &mut Socket, names: &Names) -> Result<Vec<Network>, Error> {
+    let failed = |error| Error::kernel("cannot list the host's networks", error);
+    let links = rtnl::links(socket).map_err(failed)?;
+    let own: Vec<u32> = links
+        .iter()
+        .filter(|link| link.name == names.gateway() || link.name.starts_with(&names.wire_prefix()))
+        .map(|link| link.index)
+        .collect();
+    let addresses = rtnl::addresses(socket).map_err(failed)?;
+    let routes = rtnl::routes(socket).map_err(failed)?;
+    let addresses = addresses
+        .iter()
+        .filter(|address| !own.contains(&address.index))
+        .map(|address| Network::new(address.address, address.prefix));
+    // A default route, also one that a VPN has split into a few large halves, claims no range.
+    let routes = routes
+        .iter()
+        .filter(|route| route.to.1 >= 8 && !route.devices.iter().any(|device| own.contains(device)))
+        .map(|route| Network::new(route.to.0, route.to.1));
+    Ok(addresses.chain(routes).collect())
+}
+
+fn open_socket() -> Result<Socket, Error> {
+    Socket::route().map_err(|error| Error::kernel("cannot open a netlink socket", error))
+}
+
+/// Removes an interface that may have gone by itself.
+fn delete(socket: &mut Socket, index: u32, name: &str) -> Result<(), Error> {
+    match socket.apply(&[rtnl::delete_link(index)]) {
+        Err(error) if error.errno() != Some(Errno::NODEV.raw_os_error()) => {
+            Err(Error::kernel(format!("cannot remove {name}"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Held until dropped.
+fn lock() -> Result<fs::File, Error> {
+    let take = || {
+        fs::create_dir_all(LOCK_DIRECTORY)?;
+        let file = fs::File::create(PathBuf::from(LOCK_DIRECTORY).join("network.lock"))?;
+        file.lock()?;
+        Ok(file)
+    };
+    take().map_err(|error: std::io::Error| Error::kernel("cannot lock /run/garth/network.lock", error))
+}

@@ -1,0 +1,106 @@
+//! The ruleset as text, and the `nft` program that loads it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::blocked::{BLOCKED4, BLOCKED6, Block};
+use crate::config::{ANY_GATEWAY, ANY_WIRE, Names};
+use crate::layout::Layout;
+use crate::{Error, ErrorKind};
+
+/// Tracked connections that one sandbox may have at a time; the kernel's table usually holds
+/// 262,144 for the whole host (`net.netfilter.nf_conntrack_max`).
+const FLOWS: u32 = 4096;
+
+/// Where `nft` is looked for beside `PATH`, which in a user's shell often lacks `sbin`.
+const PLACES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+/// The whole ruleset; loading it replaces an older version in one step.
+pub(crate) fn text(names: &Names, layout: &Layout) -> String {
+    let elements = |blocks: &[Block]| blocks.iter().map(|b| b.network).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    for line in include_str!("ruleset.nft").lines().filter(|line| !line.trim_start().starts_with('#')) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    // The longer name first where one contains another.
+    let words = [
+        ("ANY_GATEWAY", format!("\"{ANY_GATEWAY}*\"")),
+        ("ANY_WIRE", format!("\"{ANY_WIRE}*\"")),
+        ("BLOCKED4", elements(BLOCKED4)),
+        ("BLOCKED6", elements(BLOCKED6)),
+        ("GATEWAY4", layout.gateway4().to_string()),
+        ("SUBNET4", layout.network4().to_string()),
+        ("SUBNET6", layout.network6().to_string()),
+        ("WIRES", format!("\"{}*\"", names.wire_prefix())),
+        ("TABLE", names.table()),
+        ("FLOWS", FLOWS.to_string()),
+        ("PORT", layout.dns_port.to_string()),
+    ];
+    words.iter().fold(text, |text, (word, value)| text.replace(word, value))
+}
+
+/// The table goes, whether it was there or not.
+pub(crate) fn removal(table: &str) -> String {
+    format!("add table inet {table}\ndelete table inet {table}\n")
+}
+
+/// Runs `nft -f -` in the network namespace of the calling thread: all of `script` or nothing.
+pub(crate) fn load(script: &str) -> Result<(), Error> {
+    run(&["-f", "-"], script).map(drop)
+}
+
+/// Runs `nft` and returns what it printed.
+pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
+    let program = program().ok_or_else(|| Error::new(ErrorKind::NftMissing, "the nft program is not installed"))?;
+    let failed = |error: io::Error| Error::because(ErrorKind::RulesetRefused, "cannot run nft", error);
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    // nft reads all of its input before it says anything, so this cannot block on its output; that
+    // it went away early shows in its exit status.
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::because(ErrorKind::RulesetRefused, "nft refused the sandboxes' ruleset", io::Error::other(said)))
+}
+
+/// The `nft` program, if it is installed.
+pub(crate) fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute())
+        .chain(PLACES.iter().map(PathBuf::from))
+        .map(|directory| directory.join("nft"))
+        .find(|candidate| Path::is_file(candidate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_template_is_filled_in() {
+        let text = text(&Names::new("ab").unwrap(), &Layout::choose(&[]).unwrap());
+        let left: Vec<_> = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|word| {
+                word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+            })
+            .filter(|word| word.contains(|c: char| c.is_ascii_uppercase()))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(text.contains("iifname != \"gvab-*\" accept"));
+    }
+}

@@ -1,0 +1,242 @@
+//! One sandbox's wire: a network namespace, a veth pair, and everything that is set on it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use garth_kernel::netlink::{Message, Socket};
+use garth_kernel::netns;
+use garth_kernel::rtnl::{self, Mac, Route, VethPair};
+
+use crate::address::Network;
+use crate::blocked::{BLOCKED4, BLOCKED6, NOT_GLOBAL6};
+use crate::layout::SLOTS;
+use crate::{Error, ErrorKind, LeaseRecord, sysctl};
+
+/// The interface's name inside, as everywhere.
+const INSIDE: &str = "eth0";
+
+/// Its number: a new namespace has only `lo`, which is 1.
+const INSIDE_INDEX: u32 = 2;
+
+/// A wire that no sandbox has yet. Dropping it removes everything, because its namespace goes.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) netns: OwnedFd,
+    /// Where the sandbox's DNS questions go.
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) record: LeaseRecord,
+}
+
+/// Everything that decides what one wire looks like.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    pub(crate) slot: u16,
+    /// The host's end.
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) gateway4: Ipv4Addr,
+    /// The sandbox's address and the gateway's; `None` where the host has no IPv6.
+    pub(crate) ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+}
+
+impl Wire {
+    /// Makes it. Leaves the calling thread in `home`, or fails with [`ErrorKind::Closed`] when it
+    /// could not return there, after which the thread must not be used any more.
+    pub(crate) fn make(&self, host: &mut Socket, home: &OwnedFd) -> Result<Ready, Error> {
+        let doing = |what: &str| format!("cannot {what} for a sandbox's network");
+        let made = new_namespace();
+        netns::enter(home.as_fd()).map_err(|error| {
+            Error::because(ErrorKind::Closed, "cannot return to the host's network namespace", error)
+        })?;
+        let (netns, mut inside) = made.map_err(|error| Error::kernel(doing("make a namespace"), error))?;
+
+        host.apply(&[self.pair(&netns)]).map_err(|error| Error::kernel(doing("make a veth pair"), error))?;
+        let index = rtnl::index(host, &self.name)
+            .ok_or_else(|| Error::new(ErrorKind::Kernel, format!("{} vanished while it was made", self.name)))?;
+        inside.apply(&self.inside()).map_err(|error| Error::kernel(doing("configure eth0"), error))?;
+        self.harden().map_err(|error| Error::kernel(doing("set sysctls"), error))?;
+        host.apply(&self.outside(index)).map_err(|error| Error::kernel(doing("configure the veth"), error))?;
+        let ipv6 = self.ipv6.map(|(address, _)| address);
+        let record = LeaseRecord { slot: self.slot, wire: index, ipv4: self.ipv4, ipv6 };
+        Ok(Ready { netns, gateway: self.gateway4, record })
+    }
+
+    fn pair(&self, netns: &OwnedFd) -> Message {
+        rtnl::add_veth(&VethPair {
+            name: &self.name,
+            mac: self.mac(End::Host),
+            peer_name: INSIDE,
+            peer_mac: self.mac(End::Sandbox),
+            peer_netns: netns.as_fd(),
+            peer_index: INSIDE_INDEX,
+            mtu: self.mtu,
+        })
+    }
+
+    /// Requests for the socket inside the namespace.
+    fn inside(&self) -> Vec<Message> {
+        let mut requests = vec![rtnl::set_up(rtnl::LOOPBACK)];
+        if self.ipv6.is_some() {
+            requests.push(rtnl::without_link_local(INSIDE_INDEX));
+        }
+        requests.push(rtnl::set_up_without_arp(INSIDE_INDEX));
+        self.join(&mut requests, self.ipv4.into(), self.gateway4.into());
+        requests.extend(prohibited(BLOCKED4.iter().map(|block| block.network)));
+        if let Some((address, gateway)) = self.ipv6 {
+            self.join(&mut requests, address.into(), gateway.into());
+            requests.extend(prohibited(NOT_GLOBAL6.iter().chain(BLOCKED6).map(|block| block.network)));
+        }
+        requests
+    }
+
+    /// An address, the gateway's hardware address, and the way to and by it.
+    fn join(&self, requests: &mut Vec<Message>, address: IpAddr, gateway: IpAddr) {
+        let (whole, everywhere): (u8, IpAddr) = match address {
+            IpAddr::V4(_) => (32, Ipv4Addr::UNSPECIFIED.into()),
+            IpAddr::V6(_) => (128, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        requests.extend([
+            rtnl::add_address(INSIDE_INDEX, address, whole),
+            rtnl::add_neighbour(INSIDE_INDEX, gateway, &self.mac(End::Host)),
+            rtnl::add_route(&Route { to: (gateway, whole), via: None, device: INSIDE_INDEX, source: None }),
+            rtnl::add_route(&Route { to: (everywhere, 0), via: Some(gateway), device: INSIDE_INDEX, source: None }),
+        ]);
+    }
+
+    /// Requests for the host's socket.
+    fn outside(&self, index: u32) -> Vec<Message> {
+        let mut requests = Vec::new();
+        if self.ipv6.is_some() {
+            requests.push(rtnl::without_link_local(index));
+        }
+        requests.extend([rtnl::set_up_without_arp(index), rtnl::forward_ipv4(index)]);
+        let mac = self.mac(End::Sandbox);
+        let mut connect = |address: IpAddr, gateway: IpAddr, whole: u8| {
+            requests.push(rtnl::add_neighbour(index, address, &mac));
+            // The gateway's address as the source, so that the host's own addresses do not show in
+            // the ICMP messages that it sends.
+            let source = Some(gateway);
+            requests.push(rtnl::add_route(&Route { to: (address, whole), via: None, device: index, source }));
+        };
+        connect(self.ipv4.into(), self.gateway4.into(), 32);
+        if let Some((address, gateway)) = self.ipv6 {
+            connect(address.into(), gateway.into(), 128);
+        }
+        requests
+    }
+
+    /// What netlink cannot set on the host's end.
+    fn harden(&self) -> std::io::Result<()> {
+        if self.ipv6.is_none() {
+            return Ok(());
+        }
+        // A router advertisement from a sandbox must never become the host's default route. The
+        // ruleset drops it too; this holds while no ruleset is loaded.
+        sysctl::write(&format!("ipv6/conf/{}/accept_ra", self.name), "0")?;
+        // Linux 6.17 and later forward IPv6 by interface; before, the host as a whole must.
+        let by_interface = format!("ipv6/conf/{}/force_forwarding", self.name);
+        match sysctl::read(&by_interface)? {
+            Some(_) => sysctl::write(&by_interface, "1"),
+            None => Ok(()),
+        }
+    }
+
+    /// Locally administered, and different for every wire of every daemon of a host.
+    fn mac(&self, end: End) -> Mac {
+        let [a, b, c, d] = self.ipv4.octets();
+        [0x02, end as u8, a, b, c, d]
+    }
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Host = 0x67,
+    Sandbox = 0x68,
+}
+
+/// A second wall behind the host's ruleset: routes that refuse what may not be reached, in a
+/// namespace whose routes the sandbox may not change. It holds while somebody flushes the host's
+/// rules.
+fn prohibited<'a>(networks: impl Iterator<Item = &'a str>) -> Vec<Message> {
+    networks
+        .filter_map(|network| network.parse::<Network>().ok())
+        .map(|network| rtnl::add_prohibited(network.address, network.prefix))
+        .collect()
+}
+
+/// Leaves the calling thread in the new namespace.
+fn new_namespace() -> std::io::Result<(OwnedFd, Socket)> {
+    netns::unshare()?;
+    let netns = netns::current()?;
+    let inside = Socket::route()?;
+    allow_ping_and_low_ports()?;
+    Ok((netns, inside))
+}
+
+/// What takes the place of `CAP_NET_RAW` and, for users other than root, `CAP_NET_BIND_SERVICE`.
+pub(crate) fn allow_ping_and_low_ports() -> std::io::Result<()> {
+    sysctl::write("ipv4/ping_group_range", "0 2147483647")?;
+    sysctl::write("ipv4/ip_unprivileged_port_start", "0")
+}
+
+/// Which slots are in use. A slot that was given back is the last to be used again, so that packets
+/// still under way to its former holder find nobody.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    taken: BTreeSet<u16>,
+    next: u16,
+}
+
+impl Slots {
+    pub(crate) fn new() -> Self {
+        Self { taken: BTreeSet::new(), next: *SLOTS.start() }
+    }
+
+    pub(crate) fn take(&mut self) -> Result<u16, Error> {
+        let around = (self.next..=*SLOTS.end()).chain(*SLOTS.start()..self.next);
+        let free = around.into_iter().find(|slot| !self.taken.contains(slot));
+        let slot = free.ok_or_else(|| {
+            let message = format!("all {} addresses of this daemon's subnet are leased", SLOTS.len());
+            Error::new(ErrorKind::AddressesExhausted, message)
+        })?;
+        self.taken.insert(slot);
+        self.next = if slot == *SLOTS.end() { *SLOTS.start() } else { slot + 1 };
+        Ok(slot)
+    }
+
+    /// Marks a slot as used by what an earlier daemon made.
+    pub(crate) fn claim(&mut self, slot: u16) {
+        self.taken.insert(slot);
+    }
+
+    pub(crate) fn give_back(&mut self, slot: u16) {
+        self.taken.remove(&slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_given_back_is_not_the_next_one_used() {
+        let mut slots = Slots::new();
+        let first = slots.take().unwrap();
+        slots.give_back(first);
+        assert_ne!(slots.take().unwrap(), first);
+    }
+
+    #[test]
+    fn every_slot_is_used_once_and_then_there_is_an_error() {
+        let mut slots = Slots::new();
+        slots.claim(17);
+        let taken: BTreeSet<u16> = std::iter::from_fn(|| slots.take().ok()).collect();
+        assert_eq!(taken.len(), SLOTS.len() - 1);
+        assert!(!taken.contains(&17));
+        assert_eq!(slots.take().map_err(|e| e.kind()), Err(ErrorKind::AddressesExhausted));
+        slots.give_back(900);
+        assert_eq!(slots.take().unwrap(), 900);
+    }
+}
