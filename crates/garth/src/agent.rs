@@ -1,0 +1,109 @@
+//! Talking to the agent of a project: the generated client over the daemon's byte proxy.
+
+use connectrpc::client::{BoxFuture, ClientBody, ClientConfig, ClientTransport, ServerStream};
+use connectrpc::{ConnectError, ErrorCode};
+use garth_api::{Client, ClientError, routes, stream_body};
+use garth_protocol::agent::{EventView, ProcessesClient};
+use garth_spec::ProjectName;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+
+use crate::context::{Context, Patience, Repeat};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+
+/// What happens when the project is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The daemon starts it first, within the same request.
+    OnDemand,
+    /// The request fails.
+    Never,
+}
+
+/// What comes back from Start and Attach.
+pub type Events = ServerStream<Incoming, EventView<'static>>;
+
+/// Carries the agent's requests through the daemon.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    client: Client,
+    project: ProjectName,
+}
+
+impl ClientTransport for Transport {
+    type ResponseBody = Incoming;
+    type Error = ClientError;
+
+    fn send(
+        &self,
+        request: Request<ClientBody>,
+    ) -> BoxFuture<'static, std::result::Result<Response<Incoming>, ClientError>> {
+        let Self { client, project } = self.clone();
+        Box::pin(async move { client.agent(&project, request.map(stream_body)).await })
+    }
+}
+
+/// The agent of one project.
+pub struct Agent<'a> {
+    pub project: &'a ProjectName,
+    context: &'a Context,
+    processes: ProcessesClient<Transport>,
+}
+
+impl<'a> Agent<'a> {
+    /// Nothing is connected or started yet.
+    pub fn of(context: &'a Context, project: &'a ProjectName, start: Start) -> Self {
+        let transport = Transport { client: context.client.clone(), project: project.clone() };
+        let config = ClientConfig::new(Uri::from_static("http://garth"));
+        let config = match start {
+            Start::OnDemand => config,
+            Start::Never => config.with_default_header(routes::START_HEADER, "never"),
+        };
+        Self { project, context, processes: ProcessesClient::new(transport, config) }
+    }
+
+    /// The same agent, with another answer to a stopped project.
+    pub fn again(&self, start: Start) -> Self {
+        Self::of(self.context, self.project, start)
+    }
+
+    /// Asks the agent, starting a daemon when none answers. Every call of ours may be sent twice:
+    /// it names a process by an id of its own, or a position in its input.
+    pub async fn ask<A>(
+        &self,
+        ask: impl AsyncFn(&ProcessesClient<Transport>) -> std::result::Result<A, ConnectError>,
+    ) -> Result<A> {
+        let mut patience = Patience::new(Repeat::Safe);
+        loop {
+            match ask(&self.processes).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.mend(&mut patience, &error).await?,
+            }
+        }
+    }
+
+    async fn mend(&self, patience: &mut Patience, error: &ConnectError) -> Result<()> {
+        let source = error.source_arc();
+        match source.as_deref().and_then(|source| source.downcast_ref::<ClientError>()) {
+            Some(error) => self.context.mend(patience, error).await,
+            // An answer that was cut off has this code and no source.
+            None if error.code == ErrorCode::Internal && patience.again() => Ok(()),
+            None => Err(refused(error)),
+        }
+    }
+}
+
+/// What the agent itself says no to.
+pub fn refused(error: &ConnectError) -> Failure {
+    let (exit, code) = match error.code {
+        ErrorCode::NotFound => (Exit::NotFound, "not_found"),
+        ErrorCode::AlreadyExists => (Exit::Conflict, "already_exists"),
+        ErrorCode::FailedPrecondition => (Exit::Conflict, "conflict"),
+        ErrorCode::InvalidArgument | ErrorCode::OutOfRange => (Exit::Usage, "invalid_request"),
+        ErrorCode::PermissionDenied => (Exit::Refused, "permission_denied"),
+        ErrorCode::ResourceExhausted => (Exit::Limit, "resource_exhausted"),
+        _ => (Exit::Failed, "agent"),
+    };
+    Failure::new(exit, code, error.message.clone().unwrap_or_else(|| error.code.as_str().to_owned()))
+}

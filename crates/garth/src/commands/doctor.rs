@@ -1,0 +1,72 @@
+use std::fmt::Write as _;
+
+use clap::Args;
+use garth_api::{Doctor as Report, Finding};
+use garth_spec::Runtime;
+
+use crate::context::{Context, Repeat};
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::output::cell;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Ends with 8 when the default runtime does not work here.")]
+pub struct Doctor {}
+
+pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
+    let report = context.ask(Repeat::Safe, async |client| client.doctor().await).await?;
+    context.print(&report, text)?;
+    let works = report.runtimes.iter().any(|runtime| runtime.runtime == Runtime::Default && runtime.ok);
+    Ok(if works { 0 } else { Exit::Unavailable.code() })
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for runtime in &report.runtimes {
+        let verdict = if runtime.ok { "works" } else { "does not work here" };
+        let _ = writeln!(text, "runtime {}: {verdict}", runtime.runtime);
+        findings(&mut text, &runtime.findings);
+    }
+    for (subject, found) in [("storage", &report.storage), ("network", &report.network)] {
+        let verdict = if found.iter().all(|finding| finding.ok) { "works" } else { "has gaps" };
+        let _ = writeln!(text, "{subject}: {verdict}");
+        findings(&mut text, found);
+    }
+    text
+}
+
+fn findings(text: &mut String, findings: &[Finding]) {
+    for finding in findings {
+        let mark = if finding.ok { "ok  " } else { "no  " };
+        let _ = writeln!(text, "  {mark}{}: {}", cell(&finding.name, 60), cell(&finding.detail, 300));
+        if let Some(fix) = finding.fix.as_ref().filter(|_| !finding.ok) {
+            let _ = writeln!(text, "      fix: {}", cell(fix, 300));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use garth_api::RuntimeDoctor;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_comes_with_its_fix() {
+        let finding = |ok, fix: Option<&str>| Finding {
+            name: "nft".into(),
+            ok,
+            detail: "is there".into(),
+            fix: fix.map(Into::into),
+        };
+        let report = Report {
+            runtimes: vec![RuntimeDoctor { runtime: Runtime::Default, ok: true, findings: vec![finding(true, None)] }],
+            storage: vec![],
+            network: vec![finding(false, Some("apt install nftables"))],
+        };
+        assert_eq!(
+            text(&report),
+            "runtime default: works\n  ok  nft: is there\nstorage: works\nnetwork: has gaps\n  no  nft: is there\n      fix: apt install nftables\n"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+use std::fmt::Write as _;
+
+use clap::Args;
+use garth_api::Project;
+
+use crate::context::{Context, Repeat};
+use crate::failure::Result;
+use crate::options::OneProject;
+use crate::output::{ago, bytes, cell, now};
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub project: OneProject,
+}
+
+pub async fn run(context: &Context, args: Inspect) -> Result<u8> {
+    let name = &args.project.name;
+    let project = context.ask(Repeat::Safe, async |client| client.project(name).await).await?;
+    context.print(&project, text)?;
+    Ok(0)
+}
+
+fn text(project: &Project) -> String {
+    let mut text = String::new();
+    for (key, value) in rows(project) {
+        let _ = writeln!(text, "{key:<12}  {}", cell(&value, 200));
+    }
+    text
+}
+
+fn rows(project: &Project) -> Vec<(&'static str, String)> {
+    let spec = &project.spec;
+    let mut rows = vec![
+        ("name", project.name.to_string()),
+        ("id", project.id.to_string()),
+        ("state", state(project)),
+        ("runtime", runtime(project)),
+        ("image", spec.image.to_string()),
+        ("network", network(project)),
+        ("memory", of(project.usage.as_ref().map(|usage| usage.memory), spec.limits.memory.bytes())),
+        ("disk", of(project.disk.as_ref().and_then(|disk| disk.used), spec.limits.disk.bytes())),
+        ("cpus", spec.limits.cpus.to_string()),
+        (
+            "pids",
+            project.usage.as_ref().map_or(String::new(), |usage| format!("{} of ", usage.pids))
+                + &spec.limits.pids.to_string(),
+        ),
+        ("created", format!("{} ({})", project.created_at, ago(project.created_at.as_second(), now()))),
+    ];
+    if project.ephemeral {
+        rows.push(("ephemeral", "yes: goes with whoever holds it".to_owned()));
+    }
+    rows.extend(spec.user.clone().map(|user| ("user", user)));
+    rows.extend(spec.workdir.clone().map(|dir| ("workdir", dir)));
+    rows.extend(spec.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    rows.extend(spec.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+    if let Some(usage) = project.usage.as_ref().filter(|usage| usage.oom_kills > 0) {
+        rows.push(("memory ran out", format!("{} times", usage.oom_kills)));
+    }
+    rows
+}
+
+fn state(project: &Project) -> String {
+    let since = project.started_at.filter(|_| project.sandbox_id.is_some());
+    let ended = project.ended.as_ref().filter(|_| project.sandbox_id.is_none());
+    match (since, ended) {
+        (Some(since), _) => format!("{} since {since}", project.state),
+        (_, Some(ended)) => {
+            let why = ended.detail.clone().unwrap_or_else(|| format!("{:?}", ended.reason).to_lowercase());
+            format!("{} since {} ({why})", project.state, ended.at)
+        }
+        _ => project.state.to_string(),
+    }
+}
+
+fn runtime(project: &Project) -> String {
+    match project.runtime.handler {
+        Some(handler) => format!("{} (carried out by {handler})", project.runtime.requested),
+        None => project.runtime.requested.to_string(),
+    }
+}
+
+fn network(project: &Project) -> String {
+    let addresses = project.addresses.as_ref();
+    let v4 = addresses.and_then(|found| found.ipv4).map(|address| format!(" {address}"));
+    let v6 = addresses.and_then(|found| found.ipv6).map(|address| format!(" {address}"));
+    format!("{}{}{}", project.spec.network, v4.unwrap_or_default(), v6.unwrap_or_default())
+}
+
+fn of(used: Option<u64>, limit: u64) -> String {
+    used.map_or(String::new(), |used| format!("{} of ", bytes(used))) + &bytes(limit)
+}

@@ -1,0 +1,95 @@
+use clap::{ArgAction, Args};
+use garth_api::{Changed, LimitsPatch, ProjectPatch};
+use garth_spec::{Network, Runtime};
+
+use crate::context::{Context, Repeat};
+use crate::failure::{Failure, Result};
+use crate::options::{EnvOption, Label, LimitOptions, OneProject};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Limits and labels change at once; network, environment, user and directory with the next start.
+Another runtime stops the sandbox; the files stay.
+
+Examples:
+  garth set web --memory 1GiB --cpus 2
+  garth set web -e DEBUG=1 --unset-env OLD --label team=core")]
+pub struct Set {
+    #[command(flatten)]
+    pub project: OneProject,
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    /// How it is isolated: default, sysbox or microvm
+    #[arg(long)]
+    pub runtime: Option<Runtime>,
+    /// What it can reach: internet or none
+    #[arg(long)]
+    pub network: Option<Network>,
+    /// Environment variable for every process; can be given again
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<EnvOption>,
+    /// Environment variable to take away; can be given again
+    #[arg(long, value_name = "NAME")]
+    pub unset_env: Vec<String>,
+    /// User that processes run as; empty for the image's own
+    #[arg(long, short)]
+    pub user: Option<String>,
+    /// Directory that processes run in; empty for the image's own
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Keep sudo and other set-user-id programs from gaining anything
+    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
+    pub no_new_privs: Option<bool>,
+    /// Label; can be given again
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    /// Label to take away; can be given again
+    #[arg(long, value_name = "KEY")]
+    pub unset_label: Vec<String>,
+}
+
+pub async fn run(context: &Context, args: Set) -> Result<u8> {
+    let patch = patch(&args);
+    if patch == ProjectPatch::default() {
+        return Err(Failure::usage("there is nothing to change").hint("see garth set --help"));
+    }
+    let name = &args.project.name;
+    let changed = context.ask(Repeat::Safe, async |client| client.patch(name, &patch).await).await?;
+    context.print(&changed, text)?;
+    Ok(0)
+}
+
+fn patch(args: &Set) -> ProjectPatch {
+    let LimitOptions { memory, cpus, disk, pids } = args.limits;
+    let limits = LimitsPatch { memory, cpus, pids, disk };
+    let given = args.env.iter().map(|env| (env.name.clone(), env.value.clone()));
+    let taken = args.unset_env.iter().map(|name| (name.clone(), None));
+    let labels = args.labels.iter().map(|label| (label.key.clone(), Some(label.value.clone())));
+    let unlabelled = args.unset_label.iter().map(|key| (key.clone(), None));
+    ProjectPatch {
+        limits: (limits != LimitsPatch::default()).then_some(limits),
+        runtime: args.runtime,
+        network: args.network,
+        env: given.chain(taken).collect(),
+        user: args.user.clone().map(or_nothing),
+        workdir: args.workdir.clone().map(or_nothing),
+        no_new_privs: args.no_new_privs,
+        labels: labels.chain(unlabelled).collect(),
+    }
+}
+
+fn or_nothing(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn text(changed: &Changed) -> String {
+    let mut text = format!("{}\n", changed.project.name);
+    if changed.stopped {
+        text += "the sandbox was stopped; the change is there with the next start\n";
+    }
+    if !changed.at_next_start.is_empty() {
+        text += &format!("with the next start (garth restart {}): ", changed.project.name);
+        text += &format!("{}\n", changed.at_next_start.join(", "));
+    }
+    text
+}

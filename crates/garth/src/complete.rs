@@ -1,0 +1,56 @@
+//! Completion of names from the daemon that runs; never starts one, never waits long.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use garth_api::{Client, ClientError};
+
+use crate::daemon::{Endpoint, Host};
+
+/// A shell that waits longer for a completion feels broken.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Completes the names of projects.
+pub fn projects() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        names(async |client| {
+            let projects = client.projects().await?.projects;
+            Ok(projects.into_iter().map(|project| (project.name.to_string(), project.state.to_string())).collect())
+        })
+    })
+}
+
+/// Completes the names of images.
+pub fn images() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        names(async |client| {
+            let images = client.images().await?.images;
+            Ok(images.into_iter().map(|image| (image.name.to_string(), String::new())).collect())
+        })
+    })
+}
+
+fn names(ask: impl AsyncFn(Client) -> Result<Vec<(String, String)>, ClientError>) -> Vec<CompletionCandidate> {
+    let found = endpoint().zip(crate::runtime().ok()).and_then(|(endpoint, runtime)| {
+        let asked = async { tokio::time::timeout(PATIENCE, ask(endpoint.client())).await };
+        runtime.block_on(asked).ok()?.ok()
+    });
+    found.unwrap_or_default().into_iter().map(|(name, help)| candidate(name, help)).collect()
+}
+
+fn candidate(name: String, help: String) -> CompletionCandidate {
+    CompletionCandidate::new(name).help((!help.is_empty()).then(|| help.into()))
+}
+
+/// The daemon of the command line being completed: its flags come before the environment.
+fn endpoint() -> Option<Endpoint> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let flag = |name: &str| words.windows(2).find(|pair| pair[0] == OsStr::new(name)).map(|pair| pair[1].clone());
+    let data_dir = flag("--data-dir").or_else(|| std::env::var_os("GARTH_DATA_DIR"));
+    let host = flag("--host").or_else(|| std::env::var_os("GARTH_HOST"));
+    let host: Option<Host> = host.and_then(|host| host.to_str()?.parse().ok());
+    let data_dir = data_dir.map_or_else(|| PathBuf::from(crate::cli::DATA_DIR), PathBuf::from);
+    Endpoint::of(&data_dir, host.as_ref()).ok()
+}

@@ -1,0 +1,238 @@
+//! Finding the daemon, and starting one when none answers.
+//!
+//! ```text
+//! connect -- ENOENT, ECONNREFUSED --> spawn `garth serve` (own session, log in the data directory)
+//!                                       | one line on a pipe: ready, or why not
+//!    ^------------------ again ---------+   (a lock in the data directory decides races)
+//! ```
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use garth_api::Client;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+
+/// How long a daemon may take until it answers: it may first have to make its pool, or to find out
+/// what became of a thousand sandboxes.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `unix:///path/of/a.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host(pub PathBuf);
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Self(path.into())),
+            _ => Err("write unix:///path/of/garth.sock"),
+        }
+    }
+}
+
+/// Where a daemon is, and whether this program may start it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The daemon of a data directory; started on demand.
+    DataDir(PathBuf),
+    /// Someone else's daemon.
+    Socket(PathBuf),
+}
+
+impl Endpoint {
+    /// The endpoint that the flags name; `data_dir` becomes absolute.
+    pub fn of(data_dir: &Path, host: Option<&Host>) -> Result<Self> {
+        if let Some(Host(socket)) = host {
+            return Ok(Self::Socket(socket.clone()));
+        }
+        if data_dir.as_os_str().is_empty() {
+            return Err(Failure::usage("the data directory is empty").hint("unset GARTH_DATA_DIR for the default"));
+        }
+        let absolute = std::path::absolute(data_dir);
+        absolute.map(Self::DataDir).map_err(|error| Failure::io("cannot find the current directory", &error))
+    }
+
+    /// A client for it; nothing is connected yet.
+    pub fn client(&self) -> Client {
+        match self {
+            Self::DataDir(dir) => Client::new(socket(dir)),
+            Self::Socket(socket) => Client::new(socket.clone()),
+        }
+    }
+
+    /// Makes the daemon answer after `error` on connecting to it; the caller then tries again.
+    pub async fn revive(&self, error: &io::Error) -> Result<()> {
+        match (error.kind(), self) {
+            // The queue of a daemon that runs is full; unix sockets do not wait (connect(2), EAGAIN).
+            (io::ErrorKind::WouldBlock, _) => {
+                sleep(Duration::from_millis(3)).await;
+                Ok(())
+            }
+            (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, Self::DataDir(dir)) => start(dir).await,
+            _ => Err(self.unreachable(error)),
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Failure {
+        let socket = self.client().socket().display().to_string();
+        let failure = Failure::new(Exit::Unreachable, "daemon_unreachable", format!("no daemon answers at {socket}"));
+        let failure = failure.because(error);
+        match (error.kind(), self) {
+            (io::ErrorKind::PermissionDenied, _) => {
+                failure.hint("run as root, or as a member of the group garth (usermod -aG garth USER)")
+            }
+            (io::ErrorKind::InvalidInput, _) => {
+                failure.hint("a socket's path has at most 107 bytes: use a shorter one")
+            }
+            (_, Self::Socket(_)) => {
+                failure.hint("GARTH_HOST or --host names this socket: start its daemon with garth serve")
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// The socket of the daemon of a data directory.
+pub fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("garth.sock")
+}
+
+/// The log of a daemon that was started on demand.
+pub fn log(data_dir: &Path) -> PathBuf {
+    data_dir.join("garth.log")
+}
+
+/// What a daemon tells whoever started it, as one line of JSON.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It answers.
+    Ready,
+    /// Another daemon has the data directory.
+    Taken,
+    /// It cannot.
+    Failed { message: String, hint: Option<String>, cause: Vec<String> },
+}
+
+async fn start(dir: &Path) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let reports = spawn(dir)?;
+    let told = timeout(START_TIMEOUT, read_report(reports)).await;
+    match told.map_err(|_| slow(dir))? {
+        Some(Report::Ready) => Ok(()),
+        Some(Report::Taken) => answering(dir, deadline).await,
+        Some(Report::Failed { message, hint, cause }) => {
+            let failure = Failure::new(Exit::Unreachable, "daemon_start_failed", message);
+            Err(Failure { hint: hint.or(failure.hint.clone()), cause, ..failure })
+        }
+        None => Err(Failure::new(Exit::Unreachable, "daemon_start_failed", "the daemon ended as it started")
+            .hint(format!("its log is {}", log(dir).display()))),
+    }
+}
+
+/// Someone else's daemon is starting: wait until it answers.
+async fn answering(dir: &Path, deadline: Instant) -> Result<()> {
+    let socket = socket(dir);
+    while Instant::now() < deadline {
+        if tokio::net::UnixStream::connect(&socket).await.is_ok() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Err(slow(dir))
+}
+
+fn slow(dir: &Path) -> Failure {
+    let seconds = START_TIMEOUT.as_secs();
+    Failure::new(Exit::Unreachable, "daemon_start_failed", format!("the daemon did not answer within {seconds} s"))
+        .hint(format!("its log is {}", log(dir).display()))
+}
+
+/// Starts `garth serve` in the background; what it reports comes through the pipe.
+fn spawn(dir: &Path) -> Result<OwnedFd> {
+    if !rustix::process::geteuid().is_root() {
+        let message = format!("no daemon runs for {}, and only root can start one", dir.display());
+        let failure = Failure::new(Exit::Unreachable, "daemon_unreachable", message);
+        return Err(failure.hint("sudo garth serve, or use a data directory whose daemon runs"));
+    }
+    let cannot = |error: io::Error| {
+        let failure = Failure::io(format!("cannot start a daemon for {}", dir.display()), &error);
+        Failure { exit: Exit::Unreachable, code: "daemon_start_failed", ..failure }
+    };
+    // Others may pass through to the socket, which has its own mode, and see nothing else.
+    DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(cannot)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(log(dir)).map_err(cannot)?;
+    let (reader, writer) = io::pipe().map_err(cannot)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("garth").args(["serve", "--background", "--data-dir"]).arg(dir);
+    command.env_clear().envs(kept_environment()).current_dir("/");
+    command.stdin(Stdio::null()).stdout(writer).stderr(log);
+    // Never waited for: it outlives this program, and init inherits it.
+    command.spawn().map_err(cannot)?;
+    Ok(reader.into())
+}
+
+/// The daemon lives long and serves everyone: it gets none of the first user's secrets.
+fn kept_environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
+    std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        matches!(&*name, "PATH" | "HOME" | "LANG" | "TMPDIR" | "RUST_LOG" | "RUST_BACKTRACE")
+            || (name.starts_with("GARTH_") && name != "GARTH_HOST")
+    })
+}
+
+/// The one line; none when the daemon ended without a word.
+async fn read_report(pipe: OwnedFd) -> Option<Report> {
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe).ok()?;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") && pipe.read_buf(&mut line).await.ok()? > 0 {}
+    serde_json::from_slice(&line).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_absolute_unix_socket() {
+        assert_eq!("unix:///run/x.sock".parse(), Ok(Host("/run/x.sock".into())));
+        for text in ["", "unix://x", "tcp://127.0.0.1:1", "/run/x.sock"] {
+            assert!(text.parse::<Host>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_wins_over_a_data_directory() {
+        let host = Host("/x.sock".into());
+        assert_eq!(Endpoint::of(Path::new("/d"), Some(&host)), Ok(Endpoint::Socket("/x.sock".into())));
+        assert_eq!(Endpoint::of(Path::new("/d"), None), Ok(Endpoint::DataDir("/d".into())));
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_someone_elses_is_never_started() {
+        let endpoint = Endpoint::Socket("/x.sock".into());
+        let failure = endpoint.revive(&io::ErrorKind::ConnectionRefused.into()).await.expect_err("not started");
+        assert_eq!(failure.exit, Exit::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_dies_without_a_word_is_noticed() {
+        let (reader, writer) = io::pipe().expect("pipe");
+        drop(writer);
+        assert_eq!(read_report(reader.into()).await, None);
+    }
+}

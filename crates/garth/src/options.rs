@@ -1,0 +1,209 @@
+//! Flags that several verbs share, and the values they take.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use garth_spec::{ByteSize, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime};
+
+use crate::complete;
+use crate::duration;
+
+/// A project that exists, by name; completed from the live ones.
+#[derive(Debug, Clone, Args)]
+pub struct OneProject {
+    /// The project
+    #[arg(value_name = "NAME", add = complete::projects())]
+    pub name: ProjectName,
+}
+
+/// Projects that exist, by name.
+#[derive(Debug, Clone, Args)]
+pub struct SomeProjects {
+    /// The projects
+    #[arg(value_name = "NAME", required = true, add = complete::projects())]
+    pub names: Vec<ProjectName>,
+}
+
+/// What a new project is asked to be.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "The project")]
+pub struct SpecOptions {
+    /// Image that the disk begins as [default: host, this machine's own /usr]
+    #[arg(long, add = complete::images())]
+    pub image: Option<ImageName>,
+    /// How it is isolated: default, sysbox or microvm [default: default]
+    #[arg(long)]
+    pub runtime: Option<Runtime>,
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    /// What it can reach: internet (public addresses only) or none [default: internet]
+    #[arg(long)]
+    pub network: Option<Network>,
+    /// Keep sudo and other set-user-id programs from gaining anything
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Label for your own bookkeeping; can be given again
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+}
+
+/// Limits, each left as it is when not given.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct LimitOptions {
+    /// Memory, swap included: 512MiB, 1.5GiB, … [default: 2GiB]
+    #[arg(long, short, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Processors: 2, 0.5, … [default: 2]
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<CpuCount>,
+    /// Disk [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<ByteSize>,
+    /// Processes and threads [default: 4096]
+    #[arg(long, value_name = "NUMBER")]
+    pub pids: Option<u32>,
+}
+
+/// How a process runs.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The process")]
+pub struct ProcessOptions {
+    /// Pass standard input on
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Give it a terminal; also when standard output is none
+    #[arg(long, short, conflicts_with = "no_tty")]
+    pub tty: bool,
+    /// Give it no terminal, whatever there is here
+    #[arg(long)]
+    pub no_tty: bool,
+    /// Leave it running and print its id
+    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    pub detach: bool,
+    #[command(flatten)]
+    pub place: PlaceOptions,
+    /// End it and all it started after this time: 500ms, 30s, 1.5h; exit code 124
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+}
+
+/// As whom, where and with what environment.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PlaceOptions {
+    /// Environment variable; NAME alone takes the value from here; can be given again
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<EnvOption>,
+    /// Working directory
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User: a name or number, optionally with :group
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+/// `KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    pub key: String,
+    pub value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            _ => Err("write KEY=VALUE".to_owned()),
+        }
+    }
+}
+
+/// `NAME=VALUE`, or `NAME` for the value it has here (none: the variable is left out).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvOption {
+    pub name: String,
+    pub value: Option<String>,
+}
+
+impl FromStr for EnvOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err("write NAME=VALUE, or NAME for the value it has here".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), value })
+    }
+}
+
+impl LimitOptions {
+    /// The limits with what was given in place of what was not.
+    pub fn over(&self, base: Limits) -> Limits {
+        Limits {
+            memory: self.memory.unwrap_or(base.memory),
+            cpus: self.cpus.unwrap_or(base.cpus),
+            pids: self.pids.unwrap_or(base.pids),
+            disk: self.disk.unwrap_or(base.disk),
+        }
+    }
+}
+
+impl SpecOptions {
+    /// The spec with what was given in place of what was not.
+    pub fn over(&self, base: &ProjectSpec) -> ProjectSpec {
+        let mut spec = base.clone();
+        if let Some(image) = &self.image {
+            spec.image = image.clone();
+        }
+        spec.runtime = self.runtime.unwrap_or(spec.runtime);
+        spec.limits = self.limits.over(spec.limits);
+        spec.network = self.network.unwrap_or(spec.network);
+        spec.no_new_privs |= self.no_new_privs;
+        spec.labels.extend(self.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
+        spec
+    }
+
+    /// The spec of a new project.
+    pub fn spec(&self, place: &PlaceOptions) -> ProjectSpec {
+        ProjectSpec {
+            env: place.variables().collect(),
+            user: place.user.clone(),
+            workdir: place.workdir.clone(),
+            ..self.over(&ProjectSpec::default())
+        }
+    }
+}
+
+impl PlaceOptions {
+    /// The variables that have a value.
+    pub fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.env.iter().filter_map(|env| Some((env.name.clone(), env.value.clone()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_is_given_or_taken_from_here() {
+        let given = |text: &str| text.parse::<EnvOption>().map(|env| (env.name, env.value));
+        assert_eq!(given("A=b=c"), Ok(("A".into(), Some("b=c".into()))));
+        assert_eq!(given("A="), Ok(("A".into(), Some(String::new()))));
+        assert_eq!(given("GARTH_NO_SUCH"), Ok(("GARTH_NO_SUCH".into(), None)));
+        assert!(given("=x").is_err());
+    }
+
+    #[test]
+    fn what_was_not_given_stays() {
+        let options = SpecOptions { network: Some(Network::None), ..SpecOptions::default() };
+        let base = ProjectSpec { no_new_privs: true, ..ProjectSpec::default() };
+        assert_eq!(options.over(&base), ProjectSpec { network: Network::None, ..base });
+    }
+}

@@ -1,0 +1,107 @@
+//! Signals to this program, on their way to the process.
+
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::str::FromStr;
+use std::task::Poll;
+
+use garth_protocol::agent::SignalScope;
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+/// The signals that are passed on, and to whom: what a keyboard or a closed terminal would send to
+/// the foreground goes to all that the process started, the rest to the process alone.
+const PASSED_ON: [(SignalKind, Signal, SignalScope); 6] = [
+    (SignalKind::interrupt(), Signal::INT, SignalScope::Tree),
+    (SignalKind::quit(), Signal::QUIT, SignalScope::Tree),
+    (SignalKind::hangup(), Signal::HUP, SignalScope::Tree),
+    (SignalKind::terminate(), Signal::TERM, SignalScope::Leader),
+    (SignalKind::user_defined1(), Signal::USR1, SignalScope::Leader),
+    (SignalKind::user_defined2(), Signal::USR2, SignalScope::Leader),
+];
+
+/// A signal by name (`TERM`, `SIGTERM`) or number, as on this machine, whose kernel the sandbox shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalName(pub i32);
+
+/// The standard signals by number, from 1 (signal(7), x86 and ARM).
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
+impl FromStr for SignalName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let named = NAMES.iter().zip(1..).find_map(|(known, number)| (*known == name).then_some(number));
+        let number = named.or_else(|| text.parse().ok().filter(|number| (1..=64).contains(number)));
+        number.map(Self).ok_or("write a signal's name or number, as in TERM, SIGINT or 9")
+    }
+}
+
+/// Signals that wait to be passed on.
+#[derive(Debug)]
+pub struct Signals(Vec<(Stream, Signal, SignalScope)>);
+
+impl Signals {
+    /// Catches the signals from now on. What was ignored stays ignored: under nohup the terminal's
+    /// end, in a script's background job the keyboard.
+    pub fn catch() -> io::Result<Self> {
+        let ignored = ignored();
+        let caught = PASSED_ON.iter().filter(|(_, signal, _)| ignored >> (signal.as_raw() - 1) & 1 == 0);
+        caught.map(|&(kind, name, scope)| Ok((signal(kind)?, name, scope))).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The next signal.
+    pub async fn next(&mut self) -> (Signal, SignalScope) {
+        poll_fn(|context| {
+            for (stream, signal, scope) in &mut self.0 {
+                if stream.poll_recv(context).is_ready() {
+                    return Poll::Ready((*signal, *scope));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// The ignored signals as a mask, bit 0 for signal 1 (proc_pid_status(5), SigIgn).
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rust_program_ignores_sigpipe() {
+        assert_eq!(ignored() >> (Signal::PIPE.as_raw() - 1) & 1, 1);
+        assert_eq!(ignored() >> (Signal::TERM.as_raw() - 1) & 1, 0);
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [("TERM", 15), ("SIGKILL", 9), ("int", 2), ("9", 9), ("SYS", 31), ("34", 34)] {
+            assert_eq!(text.parse(), Ok(SignalName(number)), "{text}");
+        }
+        for text in ["", "0", "65", "-9", "SIG", "NOPE"] {
+            assert!(text.parse::<SignalName>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caught_signal_comes_with_its_scope() {
+        let mut signals = Signals::catch().expect("catch");
+        rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).expect("kill");
+        assert_eq!(signals.next().await, (Signal::USR2, SignalScope::Leader));
+    }
+}
