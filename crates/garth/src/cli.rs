@@ -112,6 +112,9 @@ pub enum Command {
     /// What each exit code means
     #[command(hide = true, name = "exit-codes", override_help = format!("{}\n", exit::TABLE))]
     ExitCodes,
+    /// This command line as a page of documentation
+    #[command(hide = true)]
+    Reference,
 }
 
 impl Command {

@@ -24,6 +24,7 @@ mod input;
 mod options;
 mod output;
 mod process;
+mod reference;
 mod session;
 mod signals;
 mod sink;
@@ -103,6 +104,7 @@ fn run(cli: Cli, format: Format) -> Result<u8> {
         Command::Serve(args) => commands::serve::run(&endpoint, &args),
         Command::Completion(args) => commands::completion::run(&args),
         Command::ExitCodes => output::line(exit::TABLE).map(|()| 0),
+        Command::Reference => output::print(&reference::page()).map(|()| 0),
         command => {
             let runtime = runtime().map_err(|error| Failure::io("cannot start", &error))?;
             let code = runtime.block_on(dispatch(&Context::new(endpoint, format), command));
@@ -137,7 +139,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Set(args) => set::run(context, args).await,
         Command::Image(args) => image::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
-        Command::Serve(_) | Command::Completion(_) | Command::ExitCodes => Ok(0),
+        Command::Serve(_) | Command::Completion(_) | Command::ExitCodes | Command::Reference => Ok(0),
     }
 }
 
