@@ -73,10 +73,9 @@ pub fn add_veth(pair: &VethPair<'_>) -> Message {
     })
 }
 
-/// Makes an interface of this kind (`dummy`, `bridge`), up.
+/// Makes an interface of this kind (`bridge`, `dummy`), down.
 pub fn add_link(name: &str, kind: &str) -> Message {
-    let up = libc::IFF_UP as u32;
-    Message::new("make an interface", libc::RTM_NEWLINK, CREATE, &link_body(0, up, up))
+    Message::new("make an interface", libc::RTM_NEWLINK, CREATE, &link_body(0, 0, 0))
         .text(libc::IFLA_IFNAME, name)
         .nested(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, kind))
 }

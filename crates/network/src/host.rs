@@ -130,14 +130,23 @@ impl Gateway<'_> {
     fn raise(&self, socket: &mut Socket) -> Result<(), Error> {
         let name = self.names.gateway();
         let failed = |what: &str| format!("cannot {what} the gateway interface {name}");
+        // A bridge that nothing is ever plugged into: of the kinds of interface that can hold an
+        // address, every host that runs containers has this one.
         if rtnl::index(socket, &name).is_none() {
-            socket.apply(&[rtnl::add_link(&name, "bridge")]).map_err(|error| Error::kernel(failed("make"), error))?;
+            socket
+                .apply(&[rtnl::add_link(&name, "bridge")])
+                .map_err(|error| Error::kernel(failed("make"), error))?;
         }
         let index = rtnl::index(socket, &name).ok_or_else(|| Error::new(ErrorKind::Kernel, failed("find")))?;
+        let mut requests = Vec::new();
+        if self.ipv6 {
+            requests.push(rtnl::without_link_local(index));
+        }
+        requests.push(rtnl::set_up(index));
         // With the whole subnet's prefix: other programs that look for a free range see this one,
         // and packets to addresses that nobody leases end here instead of going out of the uplink.
         let (subnet4, subnet6) = (self.layout.network4(), self.layout.network6());
-        let mut requests = vec![rtnl::add_address(index, self.layout.gateway4().into(), subnet4.prefix)];
+        requests.push(rtnl::add_address(index, self.layout.gateway4().into(), subnet4.prefix));
         if self.ipv6 {
             requests.push(rtnl::add_address(index, self.layout.gateway6().into(), subnet6.prefix));
         }

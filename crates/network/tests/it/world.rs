@@ -25,6 +25,12 @@ pub const METADATA: &str = "169.254.169.254";
 pub const UPLINK4: &str = "192.168.50.2";
 pub const UPLINK6: &str = "2001:7f8:50::2";
 
+pub const NEIGHBOUR4: &str = "10.99.0.2";
+pub const NEIGHBOUR6: &str = "fd99::2";
+
+/// The host's own addresses; the last one is on its loopback interface, as for a local service.
+pub const HOST: [&str; 5] = [UPLINK4, UPLINK6, "10.99.0.1", "fd99::1", "172.30.0.1"];
+
 /// Addresses that OUTSIDE has and answers on, and that no sandbox may reach.
 pub const PRIVATE: [&str; 16] = [
     METADATA,
@@ -70,9 +76,9 @@ pub fn world(test: &str) -> Option<World> {
     };
     let (outside, neighbour) = (Network::loopback_only().unwrap(), Network::loopback_only().unwrap());
     join(&host, &outside, &neighbour);
-    serve(&outside);
-    serve(&neighbour);
-    serve(&host);
+    serve(&outside, PRIVATE.iter().chain([&INTERNET4, &INTERNET6]));
+    serve(&neighbour, &[NEIGHBOUR4, NEIGHBOUR6]);
+    serve(&host, &HOST);
     let data = tempfile::tempdir().unwrap();
     let network = open(&host, NetworkConfig::new(data.path(), "t1"));
     Some(World { host, outside, neighbour, data, network })
@@ -83,6 +89,10 @@ pub fn open(host: &OwnedFd, config: NetworkConfig) -> Network {
 }
 
 fn join(host: &OwnedFd, outside: &OwnedFd, neighbour: &OwnedFd) {
+    for netns in [host, outside, neighbour] {
+        // Addresses are good at once instead of after a second of asking whether others have them.
+        sh(netns, "echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
+    }
     // Descriptors of this process as `ip` sees them: its child inherits none, but can open ours.
     let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(fd));
     sh(
@@ -110,23 +120,32 @@ fn join(host: &OwnedFd, outside: &OwnedFd, neighbour: &OwnedFd) {
     // Whoever sees a packet with a sandbox's own address can answer it: only a rule can stop it.
     sh(outside, "ip route add default via 192.168.50.2 && ip -6 route add default via 2001:7f8:50::2");
     sh(neighbour, "ip route add default via 10.99.0.1 && ip -6 route add default via fd99::1");
+    // The kernel tells IPv6 up to a second late that a link is up; until then it hears no neighbour.
+    for (netns, link) in [(host, "up0"), (host, "lan0"), (outside, "up0"), (neighbour, "lan0")] {
+        let show = format!("ip -6 addr show dev {link} scope link -tentative");
+        eventually("IPv6 to hear its neighbours", || sh(netns, &show).contains("fe80:"));
+    }
 }
 
-/// A TCP and a UDP server on port 7777 of every address of `netns`; TCP sends the peer's address.
-fn serve(netns: &OwnedFd) {
-    let (tcp, udp) = inside(netns, || (TcpListener::bind("[::]:7777").unwrap(), UdpSocket::bind("[::]:7777").unwrap()));
+/// Servers on port 7777 of every address in `netns`: TCP sends the peer's address, UDP echoes.
+fn serve<'a>(netns: &OwnedFd, addresses: impl IntoIterator<Item = &'a &'a str>) {
+    let tcp = inside(netns, || TcpListener::bind("[::]:7777").unwrap());
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
             let peer = stream.peer_addr().unwrap().ip().to_canonical();
             let _ = stream.write_all(peer.to_string().as_bytes());
         }
     });
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while let Ok((length, from)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(&buffer[..length], from);
-        }
-    });
+    // One socket each, because an echo must come from the address that was asked.
+    for address in addresses {
+        let Ok(udp) = inside(netns, || UdpSocket::bind((*address, 7777))) else { continue };
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((length, from)) = udp.recv_from(&mut buffer) {
+                let _ = udp.send_to(&buffer[..length], from);
+            }
+        });
+    }
 }
 
 /// Runs `act` in a thread inside `netns`.
