@@ -1,2 +1,108 @@
-//! The init and server inside every sandbox.
+//! The init and server inside every sandbox: starts processes, keeps their output, moves files, reaps.
+//!
+//! ```text
+//!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
+//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar
+//!                    +-- GET /health
+//! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
+//! ```
+//!
+//! One thread does all that must be quick; what may block on a disk runs on a short-lived pool. The agent makes no
+//! namespaces and sets no limits (crate `runtime` did that before), talks to nobody by itself, and authenticates nobody:
+//! who may connect to its socket may do anything in the sandbox.
 #![forbid(unsafe_code)]
+
+mod process;
+mod readiness;
+mod reaper;
+mod rpc;
+mod server;
+mod usage;
+mod users;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use garth_spec::AgentConfig;
+
+use process::Processes;
+use users::Users;
+
+/// The envd version whose protocol is spoken; E2B's SDKs read it.
+pub const ENVD_VERSION: &str = "0.6.13";
+
+/// How long an idle thread of the pool stays.
+const POOL_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// More blocking work than this waits its turn.
+const POOL: usize = 8;
+
+/// What the agent serves with.
+#[derive(Debug)]
+pub struct Agent {
+    /// Where clients connect.
+    pub listener: UnixListener,
+    /// A directory on the project's disk that the sandbox's processes cannot reach.
+    pub state_dir: OwnedFd,
+    /// Environment, user and so on of processes.
+    pub config: AgentConfig,
+}
+
+/// The agent could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent failed at step {step}")]
+pub struct ServeError {
+    /// The step.
+    pub step: &'static str,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
+    move |source| ServeError { step, source }
+}
+
+/// What all handlers share.
+#[derive(Debug)]
+struct Shared {
+    processes: Arc<Processes>,
+    users: Users,
+    started_at_ms: i64,
+}
+
+/// Serves until SIGTERM. Call it before any thread is made: it blocks signals. It reaps every child of this process,
+/// so nothing else in this process may wait for children.
+pub fn serve(agent: Agent) -> Result<(), ServeError> {
+    let Agent { listener, state_dir, config } = agent;
+    // Orphans of killed supervisors come here also when this is not PID 1.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| at("subreaper")(error.into()))?;
+    let signals = reaper::signals().map_err(at("signals"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(POOL)
+        .thread_keep_alive(POOL_KEEP_ALIVE)
+        .thread_stack_size(256 << 10)
+        .build()
+        .map_err(at("event loop"))?;
+    runtime.block_on(async {
+        let users = Users::of("/etc");
+        let processes = Processes::new(config, users.clone(), state_dir).map_err(at("processes"))?;
+        let shared = Arc::new(Shared { processes: Arc::new(processes), users, started_at_ms: process::now_ms() });
+        listener.set_nonblocking(true).map_err(at("listen"))?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(at("listen"))?;
+        let server = server::serve(listener, Arc::clone(&shared));
+        tokio::select! {
+            result = reaper::run(signals, &shared) => result.map_err(at("signals")),
+            result = server => result.map_err(at("accept")),
+        }
+    })
+}
+
+/// A panic while the lock was held (the binary aborts on panics) left at worst a stale entry.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

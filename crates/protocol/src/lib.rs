@@ -18,4 +18,7 @@ mod generated;
 pub use generated::{filesystem, garth, process};
 
 /// Our own services and messages.
-pub use generated::garth::agent::v1 as agent;
+pub mod agent {
+    pub use crate::generated::garth::agent::v1::__buffa::oneof;
+    pub use crate::generated::garth::agent::v1::*;
+}

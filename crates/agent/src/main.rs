@@ -1,0 +1,41 @@
+//! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use garth_agent::{Agent, serve};
+use garth_spec::AgentConfig;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
+        Some("serve") => serve_at(arguments.map(PathBuf::from)),
+        _ => bail!("usage: garth-agent serve --socket PATH --state-dir DIR [--config FILE]"),
+    }
+}
+
+fn serve_at(mut arguments: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
+    let (mut socket, mut state_dir, mut config) = (None, None, AgentConfig::default());
+    while let (Some(flag), Some(value)) = (arguments.next(), arguments.next()) {
+        match flag.to_str() {
+            Some("--socket") => socket = Some(value),
+            Some("--state-dir") => state_dir = Some(value),
+            Some("--config") => config = read_config(&value)?,
+            _ => bail!("unknown argument {}", flag.display()),
+        }
+    }
+    let socket = socket.context("--socket is missing")?;
+    let state_dir = state_dir.context("--state-dir is missing")?;
+    let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let state = std::fs::File::open(&state_dir).with_context(|| format!("cannot open {}", state_dir.display()))?;
+    serve(Agent { listener, state_dir: OwnedFd::from(state), config })?;
+    Ok(())
+}
+
+fn read_config(path: &Path) -> anyhow::Result<AgentConfig> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no agent configuration", path.display()))
+}

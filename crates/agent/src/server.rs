@@ -1,0 +1,105 @@
+//! HTTP/1.1 on the agent's socket: one task per connection, requests routed by path.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use connectrpc::{ConnectRpcBody, ConnectRpcService, Limits};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::UnixListener;
+use tower::ServiceExt;
+
+use crate::Shared;
+use crate::rpc::{self, Services};
+
+/// The largest single message: arguments of 3 MiB, base64 and JSON included, and then some.
+const LARGEST_MESSAGE: usize = 16 << 20;
+/// A pause after a failed accept: without descriptors it fails at once again.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Answers of all kinds.
+pub enum Answer {
+    /// Connect's.
+    Rpc(ConnectRpcBody),
+    /// Plain HTTP's.
+    Plain(UnsyncBoxBody<Bytes, io::Error>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Rpc(body) => Pin::new(body).poll_frame(cx).map_err(io::Error::other),
+            Self::Plain(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Rpc(body) => body.is_end_stream(),
+            Self::Plain(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Rpc(body) => body.size_hint(),
+            Self::Plain(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Accepts for ever.
+pub async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+    let limits =
+        Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
+    let service = ConnectRpcService::new(rpc::services(&shared)).with_limits(limits);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (rpc, shared) = (service.clone(), Arc::clone(&shared));
+        let handler = hyper::service::service_fn(move |request| answer(request, rpc.clone(), Arc::clone(&shared)));
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), handler);
+        tokio::spawn(async move {
+            // A client that goes away is nobody's error.
+            let _ = connection.await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    rpc: ConnectRpcService<Services>,
+    _shared: Arc<Shared>,
+) -> Result<Response<Answer>, Infallible> {
+    Ok(match (request.method(), request.uri().path()) {
+        (&Method::GET, "/health") => empty(StatusCode::NO_CONTENT),
+        _ => rpc.oneshot(request).await?.map(Answer::Rpc),
+    })
+}
+
+/// An answer of a status only.
+pub fn empty(status: StatusCode) -> Response<Answer> {
+    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(Answer::Plain(body));
+    *response.status_mut() = status;
+    response
+}

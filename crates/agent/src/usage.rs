@@ -1,0 +1,35 @@
+//! What the sandbox uses, as far as it can see itself.
+
+use std::fs;
+
+use garth_protocol::agent::UsageResponse;
+
+/// Reads the numbers that are there; the rest is 0.
+pub fn read() -> UsageResponse {
+    let disk = rustix::fs::statvfs("/").ok();
+    let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| disk.as_ref().map_or(0, |d| blocks(d) * d.f_frsize);
+    UsageResponse {
+        pids: u32::try_from(first(&["pids.current", "pids/pids.current"])).unwrap_or(u32::MAX),
+        memory_used: first(&["memory.current", "memory/memory.usage_in_bytes"]),
+        memory_limit: first(&["memory.max", "memory/memory.limit_in_bytes"]),
+        cpu_micros: cpu_micros(),
+        disk_used: bytes(|d| d.f_blocks - d.f_bfree),
+        disk_total: bytes(|d| d.f_blocks),
+        ..Default::default()
+    }
+}
+
+/// The number in the first of these files that has one; `max` is none.
+fn first(files: &[&str]) -> u64 {
+    files.iter().find_map(|file| cgroup(file)?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn cpu_micros() -> u64 {
+    let stat = cgroup("cpu.stat").unwrap_or_default();
+    let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+    usage.unwrap_or_else(|| first(&["cpuacct/cpuacct.usage"]) / 1000)
+}
+
+fn cgroup(file: &str) -> Option<String> {
+    fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()
+}
