@@ -1,6 +1,8 @@
 //! What descriptors a process holds.
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
 
 /// Closes every descriptor above 2 that is not in `keep` (`close_range(2)`, Linux 5.9).
 ///
@@ -29,10 +31,11 @@ fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     }
 }
 
-/// Takes the descriptor 0 as an owned one, leaving 0 to be filled by the next open.
-///
-/// For programs that are handed a socket as their standard input; nothing else of the program reads standard input.
-pub fn take_stdin() -> OwnedFd {
-    // SAFETY: descriptor 0 is open (the Rust runtime opens /dev/null there when it is not) and no other value owns it.
-    unsafe { OwnedFd::from_raw_fd(0) }
+/// Takes what standard input is, and leaves /dev/null there: descriptor 0 stays taken, so that nothing opened later
+/// becomes standard input. For programs that are handed a socket as their standard input.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(taken)
 }

@@ -49,6 +49,9 @@ pub enum Fork {
     },
 }
 
+/// CLONE_INTO_CGROUP of linux/sched.h; the C library crate's constant is too narrow.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Makes a child in new namespaces and, on cgroup v2, directly in a cgroup (`clone3(2)`, Linux 5.7 for the cgroup).
 ///
 /// Both sides return. The child ends with SIGCHLD to the parent.
@@ -60,7 +63,7 @@ pub fn fork(_single: &SingleThreaded, new: Namespaces, cgroup: Option<BorrowedFd
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` and `pidfd` outlive the call. Without CLONE_VM and without a stack this is fork(2): the child gets

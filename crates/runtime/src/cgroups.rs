@@ -1,0 +1,201 @@
+//! The cgroups of sandboxes, on v1 and v2: made, limited, read, removed.
+//!
+//! ```text
+//!  v1   /sys/fs/cgroup/{memory,cpu,…}/garth-<tag>/<slot>     a spawner lives in it, so that inits are born there
+//!  v2   /sys/fs/cgroup/garth-<tag>/<slot>                    inits are cloned into it
+//! ```
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use garth_spec::Limits;
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, OpenTreeFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, ErrorKind, Result};
+
+mod v1;
+mod v2;
+
+pub(crate) use v1::V1;
+pub(crate) use v2::V2;
+
+/// What a sandbox uses now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of memory that could not be given back at once: without clean page cache that is not in use.
+    pub memory: u64,
+    /// Processor time since its start, in microseconds.
+    pub cpu_micros: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Processes ended since its start because memory ran out.
+    pub oom_kills: u64,
+}
+
+/// The machine's kind of cgroups.
+#[derive(Debug)]
+pub(crate) enum Cgroups {
+    V1(V1),
+    V2(V2),
+}
+
+impl Cgroups {
+    /// Finds the hierarchies and makes the parents of this data directory's slots.
+    pub(crate) fn open(tag: &str) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").doing(|| "read the list of mounts".to_owned())?;
+        let parent = format!("garth-{tag}");
+        match V2::find(&mounts) {
+            Some(root) => V2::open(&root, &parent).map(Self::V2),
+            None => V1::open(&mounts, &parent).map(Self::V1),
+        }
+        .doing(|| "prepare the cgroups".to_owned())
+    }
+
+    /// Which kind the machine has, or what is missing. Changes nothing.
+    pub(crate) fn find() -> std::result::Result<&'static str, ErrorKind> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        match V2::find(&mounts) {
+            Some(root) => V2::check(&root).map(|()| "cgroup v2"),
+            None => V1::find(&mounts, "").map(|_| "cgroup v1"),
+        }
+    }
+
+    /// Directories and links wanted below a sandbox's `/sys/fs/cgroup`.
+    pub(crate) fn layout(&self) -> (Vec<String>, Vec<(String, String)>) {
+        match self {
+            Self::V1(v1) => v1.layout(),
+            Self::V2(_) => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The directories of a slot, in the order of the layout.
+    pub(crate) fn directories(&self, slot: &str) -> Vec<PathBuf> {
+        match self {
+            Self::V1(v1) => v1.directories(slot),
+            Self::V2(v2) => vec![v2.directory(slot)],
+        }
+    }
+
+    /// Makes the cgroups of a new slot, with these limits.
+    pub(crate) fn create(&self, slot: &str, limits: &Limits) -> std::result::Result<(), ErrorKind> {
+        for directory in self.directories(slot) {
+            fs::create_dir(&directory)?;
+        }
+        self.limit(slot, limits)
+    }
+
+    pub(crate) fn limit(&self, slot: &str, limits: &Limits) -> std::result::Result<(), ErrorKind> {
+        match self {
+            Self::V1(v1) => v1.limit(slot, limits),
+            Self::V2(v2) => v2.limit(slot, limits),
+        }
+    }
+
+    /// Counters since the slot was made.
+    pub(crate) fn usage(&self, slot: &str) -> io::Result<Usage> {
+        match self {
+            Self::V1(v1) => v1.usage(slot),
+            Self::V2(v2) => v2.usage(slot),
+        }
+    }
+
+    /// Gives back the page cache that a sandbox left behind in a slot.
+    pub(crate) fn forget(&self, slot: &str) {
+        let file = match self {
+            Self::V1(v1) => v1.forget_file(slot),
+            // v2 has no such switch before 5.19; `memory.reclaim` takes bytes.
+            Self::V2(v2) => v2.directory(slot).join("memory.reclaim"),
+        };
+        if self.usage(slot).is_ok_and(|usage| usage.memory > 4 << 20) {
+            // Best effort: what cannot be given back is pinned, and counts until it is.
+            let _ = fs::write(file, "1G");
+        }
+    }
+
+    /// Every slot there is on the machine, of this daemon or a dead one before it.
+    pub(crate) fn slots(&self) -> io::Result<Vec<String>> {
+        let parents = match self {
+            Self::V1(v1) => v1.parents(),
+            Self::V2(v2) => vec![v2.parent()],
+        };
+        let mut slots = Vec::new();
+        for parent in parents {
+            for entry in fs::read_dir(parent)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    slots.extend(entry.file_name().into_string());
+                }
+            }
+        }
+        slots.sort();
+        slots.dedup();
+        Ok(slots)
+    }
+
+    /// The processes in a slot.
+    pub(crate) fn processes(&self, slot: &str) -> io::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        for directory in self.directories(slot) {
+            match fs::read_to_string(directory.join("cgroup.procs")) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                text => pids.extend(text?.lines().filter_map(|line| line.parse::<i32>().ok())),
+            }
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Removes an empty slot; one that is gone counts as removed.
+    pub(crate) fn remove(&self, slot: &str) -> io::Result<()> {
+        self.directories(slot).iter().try_for_each(|directory| remove(directory))
+    }
+
+    /// Removes the parents, when no slot is left.
+    pub(crate) fn close(&self) {
+        let parents = match self {
+            Self::V1(v1) => v1.all_parents(),
+            Self::V2(v2) => vec![v2.parent()],
+        };
+        for parent in parents {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// A cgroup directory as a detached read-only mount, for a sandbox to see.
+pub(crate) fn detached(directory: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, directory, flags).doing(|| format!("take {} as a mount", directory.display()))
+}
+
+/// How a cgroup is shown: its files are owned by root, which the sandbox's root is, so that only the mount protects it.
+pub(crate) const SHOWN: MountFlags = crate::steps::INERT.union(MountFlags::BIND).union(MountFlags::RDONLY);
+
+fn number(path: &Path) -> io::Result<u64> {
+    Ok(fs::read_to_string(path)?.trim().parse().unwrap_or(u64::MAX))
+}
+
+/// The number behind a key in a file of `key number` lines.
+fn field(path: &Path, key: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    Ok(line.and_then(|number| number.trim().parse().ok()).unwrap_or(0))
+}
+
+/// The scheduling period that quotas are in, in microseconds: the kernel's default.
+const PERIOD: u64 = 100_000;
+
+fn quota(limits: &Limits) -> u64 {
+    u64::from(limits.cpus.millis()) * PERIOD / 1000
+}

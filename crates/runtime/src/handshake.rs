@@ -1,0 +1,71 @@
+//! What the daemon, its spawners and a sandbox's init say to each other.
+use std::net::IpAddr;
+
+use garth_spec::AgentConfig;
+use serde::{Deserialize, Serialize};
+
+/// From the daemon to a spawner; each gets one [`Reply`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// First, once: leave the host's mounts and build the base, with these directories below `/sys/fs/cgroup`.
+    Base {
+        /// One per cgroup hierarchy; none on v2, where `/sys/fs/cgroup` is the hierarchy.
+        cgroups: Vec<String>,
+        /// `(name, target)` links beside them (`cpu` to `cpu,cpuacct`).
+        links: Vec<(String, String)>,
+    },
+    /// Fork a spawner for a slot, which serves the channel that comes along.
+    Slot,
+    /// Show these cgroups (one detached mount each comes along) below `/sys/fs/cgroup`, in the order of `Base`.
+    Cgroups,
+    /// Clone an init: its channel and its listener come along, and on v2 the cgroup to make it in.
+    Init,
+}
+
+/// From a spawner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// Done.
+    Done,
+    /// A child was made; a pidfd of it comes along.
+    Child {
+        /// Its id on the host.
+        pid: i32,
+    },
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// From the daemon to a waiting init: become this sandbox. The descriptors come in the order of `Fds`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) hostname: String,
+    pub(crate) usr: bool,
+    pub(crate) resolv_conf: Option<String>,
+    pub(crate) hosts: Vec<(IpAddr, String)>,
+    pub(crate) agent: AgentConfig,
+}
+
+/// From an init to the daemon.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Ready for an order.
+    Warm,
+    /// The order is carried out; the agent serves from now on.
+    Entered,
+    /// It did not work; the init ends.
+    Failed(Failure),
+}
+
+/// A step that failed in another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) step: String,
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    pub(crate) fn into_kind(self) -> crate::ErrorKind {
+        crate::ErrorKind::Step { step: self.step, source: std::io::Error::from_raw_os_error(self.errno) }
+    }
+}

@@ -1,0 +1,60 @@
+//! The side of a sandbox's init: makes itself ready, waits for its order, and enters the sandbox.
+//!
+//! Used by the agent binary alone, through [`crate::spawner::run`].
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use garth_spec::AgentConfig;
+
+use crate::Policy;
+use crate::channel::Channel;
+use crate::handshake::{Failure, Order, Report};
+use crate::steps::{Fds, apply, enter_steps, warm_steps};
+
+/// What the agent starts with, once it is the init of a finished sandbox.
+#[derive(Debug)]
+pub struct Entered {
+    /// Made by the daemon before the sandbox was, so that requests can wait here already.
+    pub listener: UnixListener,
+    /// The project's directory for the agent's records: a mount of its own that no path of the sandbox leads to, and
+    /// whose `..` is itself. Opened with O_PATH.
+    pub state_dir: OwnedFd,
+    /// What the agent is told.
+    pub config: AgentConfig,
+}
+
+/// Runs in the new init, in the base. `None` when it was not needed (the daemon is gone) or failed, which is reported.
+pub(crate) fn become_sandbox(channel: Channel, listener: OwnedFd, policy: &Policy) -> Option<Entered> {
+    let mut fds = Fds { channel: Some(channel), listener: Some(listener), ..Fds::default() };
+    match enter(&mut fds, policy) {
+        Ok(config) => {
+            report(&fds, &Report::Entered)?;
+            Some(Entered { listener: fds.listener.take()?.into(), state_dir: fds.state.take()?, config })
+        }
+        Err(failure) => {
+            report(&fds, &Report::Failed(failure?))?;
+            None
+        }
+    }
+}
+
+fn report(fds: &Fds, report: &Report) -> Option<()> {
+    fds.channel.as_ref()?.send(report, &[]).ok()
+}
+
+/// An error of `None`: there is nobody to report to.
+fn enter(fds: &mut Fds, policy: &Policy) -> Result<AgentConfig, Option<Failure>> {
+    apply(&warm_steps(policy), policy, fds)?;
+    report(fds, &Report::Warm).ok_or(None)?;
+    let order = receive_order(fds).ok_or(None)?;
+    apply(&enter_steps(policy, &order), policy, fds)?;
+    Ok(order.agent)
+}
+
+fn receive_order(fds: &mut Fds) -> Option<Order> {
+    let (order, received) = fds.channel.as_ref()?.receive::<Order>().ok()??;
+    let mut received = received.into_iter();
+    (fds.root, fds.state, fds.netns) = (received.next(), received.next(), received.next());
+    fds.usr = received.next();
+    Some(order)
+}

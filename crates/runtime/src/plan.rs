@@ -1,0 +1,133 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use garth_spec::{AgentConfig, Limits};
+
+/// Everything needed to start one sandbox. Paths are the host's and trusted; what is below them is not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxPlan {
+    /// The sandbox's host name: a label of up to 63 characters.
+    pub hostname: String,
+    /// The disk.
+    pub root: Root,
+    /// For the image `host`: what is mounted on the disk's `/usr`.
+    pub usr: Option<Overlay>,
+    /// A directory of the project, outside the root, that the agent keeps records in.
+    pub state_dir: PathBuf,
+    /// What it may use.
+    pub limits: Limits,
+    /// The content of `/etc/resolv.conf`; left as it is when absent.
+    pub resolv_conf: Option<String>,
+    /// More lines for `/etc/hosts`, written when the file lacks the name.
+    pub hosts: Vec<(IpAddr, String)>,
+    /// What the agent is told.
+    pub agent: AgentConfig,
+    /// Whether what is written must survive the machine.
+    pub durability: Durability,
+}
+
+/// Where the sandbox's `/` comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// This directory itself.
+    Directory(PathBuf),
+    /// A writable layer over a read-only one.
+    Overlay(Overlay),
+}
+
+/// An overlayfs mount. No other mount may use the same `upper` and `work` at the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Read only.
+    pub lower: PathBuf,
+    /// Takes the changes.
+    pub upper: PathBuf,
+    /// Scratch space on the same file system as `upper`.
+    pub work: PathBuf,
+}
+
+/// What a write to the disk is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The project stays: fsync means it.
+    #[default]
+    Kept,
+    /// The project goes with its sandbox: overlays are mounted `volatile`, so that fsync and the end cost nothing.
+    Discarded,
+}
+
+/// A plan that cannot be carried out whatever the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPlan {
+    /// The host name is empty, too long, or holds more than letters, digits and `-`.
+    #[error("{0:?} is not a host name")]
+    Hostname(String),
+    /// A path is not absolute.
+    #[error("the path {0} is not absolute")]
+    RelativePath(PathBuf),
+    /// A limit is out of range.
+    #[error(transparent)]
+    Limit(#[from] garth_spec::InvalidLimit),
+}
+
+impl SandboxPlan {
+    /// A plan with defaults for all but what has none.
+    pub fn new(hostname: impl Into<String>, root: Root, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            hostname: hostname.into(),
+            root,
+            usr: None,
+            state_dir: state_dir.into(),
+            limits: Limits::default(),
+            resolv_conf: None,
+            hosts: Vec::new(),
+            agent: AgentConfig::default(),
+            durability: Durability::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidPlan> {
+        let label = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        if self.hostname.is_empty() || self.hostname.len() > 63 || !self.hostname.bytes().all(label) {
+            return Err(InvalidPlan::Hostname(self.hostname.clone()));
+        }
+        match self.paths().find(|path| !path.is_absolute()) {
+            Some(path) => return Err(InvalidPlan::RelativePath(path.clone())),
+            None => self.limits.check()?,
+        }
+        Ok(())
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let directory = match &self.root {
+            Root::Directory(path) => Some(path),
+            Root::Overlay(_) => None,
+        };
+        let layers = self.overlays().flat_map(|overlay| [&overlay.lower, &overlay.upper, &overlay.work]);
+        directory.into_iter().chain(layers).chain([&self.state_dir])
+    }
+
+    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+        let root = match &self.root {
+            Root::Directory(_) => None,
+            Root::Overlay(overlay) => Some(overlay),
+        };
+        root.into_iter().chain(&self.usr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_that_no_machine_could_carry_out_are_refused() {
+        let plan = |hostname: &str| SandboxPlan::new(hostname, Root::Directory("/disk".into()), "/state");
+        assert_eq!(plan("web-1").check(), Ok(()));
+        for name in ["", "a.b", "a b", "a\n127.0.0.1 evil", &"a".repeat(64)] {
+            assert!(plan(name).check().is_err(), "{name:?}");
+        }
+        let relative = SandboxPlan { state_dir: "state".into(), ..plan("web") };
+        assert!(relative.check().is_err());
+    }
+}

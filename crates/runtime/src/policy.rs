@@ -1,0 +1,243 @@
+//! What a sandbox may see and do, read from the data files: each entry there has its reason.
+use std::collections::BTreeMap;
+
+use garth_kernel::seccomp::{self, Action, Case, Program, Test, Verdict};
+use rustix::thread::CapabilitySet;
+use serde::Deserialize;
+
+/// The boundary of the runtime `default/native`.
+#[derive(Debug)]
+pub struct Policy {
+    /// Nodes of /proc that are covered.
+    pub masked: Vec<String>,
+    /// Nodes of /proc that cannot be written.
+    pub read_only: Vec<String>,
+    /// Directories of /sys that are shown.
+    pub shown: Vec<String>,
+    /// Directories of /sys, as seen from the sandbox's network namespace, that are shown.
+    pub shown_of_network: Vec<String>,
+    /// Capabilities that processes can have; all others are out of reach.
+    pub capabilities: CapabilitySet,
+    /// The system call filter.
+    pub filter: Program,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proc {
+    masked: Vec<Node>,
+    read_only: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sys {
+    shown: Vec<Node>,
+    shown_of_own_network: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    path: String,
+    #[serde(rename = "reason")]
+    _reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capabilities {
+    kept: Vec<Capability>,
+    #[serde(rename = "dropped_from_docker")]
+    _dropped: Vec<Capability>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capability {
+    name: String,
+    #[serde(rename = "reason")]
+    _reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calls {
+    unknown: Unknown,
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unknown {
+    action: Word,
+    #[serde(rename = "reason")]
+    _reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    #[serde(rename = "reason")]
+    _reason: String,
+    action: Word,
+    calls: String,
+    #[serde(default)]
+    cases: Vec<RuleCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleCase {
+    when: Vec<RuleTest>,
+    action: Word,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleTest {
+    arg: u8,
+    equals: Option<String>,
+    any_bit: Option<String>,
+    #[serde(default)]
+    given: bool,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum Word {
+    #[serde(rename = "allow")]
+    Allow,
+    #[serde(rename = "success")]
+    Success,
+    #[serde(rename = "EPERM")]
+    Eperm,
+    #[serde(rename = "ENOSYS")]
+    Enosys,
+    #[serde(rename = "EAFNOSUPPORT")]
+    Eafnosupport,
+}
+
+impl From<Word> for Action {
+    fn from(word: Word) -> Self {
+        use rustix::io::Errno;
+        let errno = |e: Errno| Self::Errno(e.raw_os_error() as u16);
+        match word {
+            Word::Allow => Self::Allow,
+            Word::Success => Self::Errno(0),
+            Word::Eperm => errno(Errno::PERM),
+            Word::Enosys => errno(Errno::NOSYS),
+            Word::Eafnosupport => errno(Errno::AFNOSUPPORT),
+        }
+    }
+}
+
+impl Policy {
+    /// The built-in policy. An error is a mistake in the data files, which the tests find.
+    pub fn load() -> Result<Self, String> {
+        let proc: Proc = parse(include_str!("../data/proc.json"))?;
+        let sys: Sys = parse(include_str!("../data/sys.json"))?;
+        let paths = |nodes: Vec<Node>| nodes.into_iter().map(|node| node.path).collect();
+        Ok(Self {
+            masked: paths(proc.masked),
+            read_only: paths(proc.read_only),
+            shown: paths(sys.shown),
+            shown_of_network: paths(sys.shown_of_own_network),
+            capabilities: capabilities(include_str!("../data/capabilities.json"))?,
+            filter: filter(include_str!("../data/seccomp.json"))?,
+        })
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
+fn capabilities(text: &str) -> Result<CapabilitySet, String> {
+    let list: Capabilities = parse(text)?;
+    let mut set = CapabilitySet::empty();
+    for capability in list.kept {
+        set |= CapabilitySet::from_name(&capability.name).ok_or(capability.name)?;
+    }
+    Ok(set)
+}
+
+fn filter(text: &str) -> Result<Program, String> {
+    let calls: Calls = parse(text)?;
+    let mut verdicts = BTreeMap::new();
+    for rule in calls.rules {
+        let cases = rule.cases.iter().map(case).collect::<Result<_, _>>()?;
+        let verdict = Verdict { cases, otherwise: rule.action.into() };
+        for name in rule.calls.split_whitespace() {
+            let number = seccomp::number(name).ok_or_else(|| format!("no system call {name}"))?;
+            if verdicts.insert(number, verdict.clone()).is_some() {
+                return Err(format!("{name} is in two rules"));
+            }
+        }
+    }
+    Ok(Program::compile(&verdicts, calls.unknown.action.into()))
+}
+
+fn case(case: &RuleCase) -> Result<Case, String> {
+    let when = case.when.iter().map(test).collect::<Result<_, _>>()?;
+    Ok(Case { when, action: case.action.into() })
+}
+
+fn test(test: &RuleTest) -> Result<(u8, Test), String> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).map_err(|e| format!("{text}: {e}")),
+        None => text.parse().map_err(|e| format!("{text}: {e}")),
+    };
+    let check = match (&test.equals, &test.any_bit, test.given) {
+        (Some(value), None, false) => Test::Equals(number(value)?),
+        (None, Some(bits), false) => Test::AnyBit(number(bits)?),
+        (None, None, true) => Test::Given,
+        _ => return Err("a test is one of equals, any_bit and given".to_owned()),
+    };
+    Ok((test.arg, check))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_files_are_read() {
+        let policy = Policy::load().expect("policy");
+        assert!(policy.masked.iter().any(|path| path == "kcore"));
+        assert!(policy.filter.len() < 600, "{}", policy.filter.len());
+    }
+
+    #[test]
+    fn every_known_system_call_is_decided() {
+        let calls: Calls = parse(include_str!("../data/seccomp.json")).expect("data");
+        let decided: Vec<&str> = calls.rules.iter().flat_map(|rule| rule.calls.split_whitespace()).collect();
+        for name in seccomp::names() {
+            assert!(decided.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_fewer_than_dockers() {
+        let docker = [
+            "AUDIT_WRITE",
+            "CHOWN",
+            "DAC_OVERRIDE",
+            "FOWNER",
+            "FSETID",
+            "KILL",
+            "MKNOD",
+            "NET_BIND_SERVICE",
+            "NET_RAW",
+            "SETFCAP",
+            "SETGID",
+            "SETPCAP",
+            "SETUID",
+            "SYS_CHROOT",
+        ];
+        let docker =
+            docker.iter().filter_map(|name| CapabilitySet::from_name(name)).fold(CapabilitySet::empty(), |a, b| a | b);
+        let ours = Policy::load().expect("policy").capabilities;
+        assert!(docker.contains(ours) && docker != ours);
+        assert!(!ours.intersects(CapabilitySet::MKNOD | CapabilitySet::NET_RAW | CapabilitySet::SYS_ADMIN));
+    }
+}

@@ -1,0 +1,186 @@
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use garth_spec::{Limits, SandboxId};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::Usage;
+use crate::error::{Doing, ErrorKind, Result};
+use crate::recycler::{Ended, Job};
+use crate::sandboxes::{Shared, Swept, slot_of};
+use crate::slots::{self, Process, SOCKET, Slot};
+
+/// What a later daemon needs to find a sandbox again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    /// Its init's id on the host.
+    pub pid: i32,
+    /// When that started, in clock ticks from boot.
+    pub started: u64,
+    /// Which boot.
+    pub boot: String,
+    /// Its cgroups' name.
+    pub slot: String,
+    /// The upper layers it writes to.
+    pub uppers: Vec<PathBuf>,
+}
+
+/// A running sandbox. Dropping it leaves the sandbox running.
+#[derive(Debug)]
+pub struct Sandbox {
+    id: SandboxId,
+    init: Process,
+    started: u64,
+    mounts: Option<OwnedFd>,
+    slot: Mutex<Slot>,
+    uppers: Vec<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+impl Sandbox {
+    /// `slot` has an init that entered.
+    pub(crate) fn new(id: SandboxId, mut slot: Slot, uppers: Vec<PathBuf>, shared: Arc<Shared>) -> Self {
+        let init = slot.init.take().expect("a slot that entered has an init");
+        let (init, started, mounts) = (init.process, init.started, Some(init.mounts));
+        Self { id, init, started, mounts, slot: Mutex::new(slot), uppers, shared }
+    }
+
+    pub(crate) fn recovered(id: SandboxId, init: Process, record: &SandboxRecord, shared: Arc<Shared>) -> Self {
+        shared.adopt(id, &record.slot);
+        let mounts = fs::File::open(format!("/proc/{}/ns/mnt", init.pid)).ok().map(Into::into);
+        let (limits, base) = (Limits::default(), Usage::default());
+        let slot = Slot { name: record.slot.clone(), spawner: None, init: None, limits, base };
+        let (started, uppers) = (record.started, record.uppers.clone());
+        Self { id, init, started, mounts, slot: Mutex::new(slot), uppers, shared }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    /// What [`crate::Sandboxes::recover`] takes.
+    pub fn record(&self) -> SandboxRecord {
+        SandboxRecord {
+            pid: self.init.pid,
+            started: self.started,
+            boot: self.shared.boot().to_owned(),
+            slot: self.slot(|slot| slot.name.clone()),
+            uppers: self.uppers.clone(),
+        }
+    }
+
+    fn slot<T>(&self, read: impl FnOnce(&mut Slot) -> T) -> T {
+        read(&mut self.slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Readable once its init has ended, and with it every process of the sandbox.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.init.pidfd.as_fd()
+    }
+
+    /// Where the agent listens.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.shared.directory(self.id).join(SOCKET)
+    }
+
+    /// Changes what it may use, at once. Memory cannot go below what is used.
+    pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.slot(|slot| {
+            self.shared.cgroups.limit(&slot.name, limits).doing(|| "set the limits".to_owned())?;
+            slot.limits = *limits;
+            Ok(())
+        })
+    }
+
+    /// What it uses.
+    pub fn usage(&self) -> Result<Usage> {
+        self.slot(|slot| {
+            let now = self.shared.cgroups.usage(&slot.name).doing(|| "read the usage".to_owned())?;
+            let base = slot.base;
+            Ok(Usage {
+                cpu_micros: now.cpu_micros.saturating_sub(base.cpu_micros),
+                oom_kills: now.oom_kills.saturating_sub(base.oom_kills),
+                // A slot's base counts the one process that is there without a sandbox, the spawner.
+                pids: now.pids.saturating_sub(base.pids),
+                ..now
+            })
+        })
+    }
+
+    /// Ends every process in it and returns when they are gone. What else there is of it ends right after, and a start
+    /// on the same disk waits for that.
+    pub fn destroy(self) -> Result<()> {
+        self.init.end().doing(|| format!("end the sandbox {}", self.id))?;
+        let Self { id, mounts, slot, uppers, shared, .. } = self;
+        shared.uppers.ending(&uppers);
+        remove_directory(&shared.directory(id)).doing(|| "remove the sandbox's directory".to_owned())?;
+        shared.forget_live(id);
+        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+        shared.send(Job::Ended(Ended { slot, mounts, uppers }));
+        Ok(())
+    }
+}
+
+fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// See [`crate::Sandboxes::sweep`].
+pub(crate) fn sweep(shared: &Shared, keep: &[SandboxId]) -> Result<Swept> {
+    let kept: Vec<String> = keep.iter().filter_map(|id| slot_of(&shared.directory(*id))).collect();
+    let mut swept = Swept::default();
+    for slot in shared.cgroups.slots().doing(|| "list the slots".to_owned())? {
+        if shared.is_known(&slot) || kept.contains(&slot) {
+            continue;
+        }
+        swept.processes += end_all(shared, &slot).doing(|| format!("end what is in slot {slot}"))?;
+        slots::remove_patiently(&shared.cgroups, &slot);
+        swept.slots += 1;
+    }
+    swept.directories = sweep_directories(shared, keep).doing(|| "sweep the run directory".to_owned())?;
+    Ok(swept)
+}
+
+/// SIGKILL to every process in the slot, until there is none: a spawner of a dead daemon, inits, what inits started.
+fn end_all(shared: &Shared, slot: &str) -> std::result::Result<usize, ErrorKind> {
+    let mut ended = 0;
+    loop {
+        let pids = shared.cgroups.processes(slot)?;
+        if pids.is_empty() {
+            return Ok(ended);
+        }
+        for pid in pids {
+            let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
+            let Ok(pidfd) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
+            // Its id could be another's since the list was read; a member now is the one that the descriptor names.
+            if shared.cgroups.processes(slot)?.contains(&pid) {
+                Process { pid, pidfd }.end()?;
+                ended += 1;
+            }
+        }
+    }
+}
+
+fn sweep_directories(shared: &Shared, keep: &[SandboxId]) -> std::io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(shared.run_dir())? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let stays = match (name.parse::<SandboxId>(), name.strip_prefix(".warm-")) {
+            (Ok(id), _) => keep.contains(&id) || shared.is_live(id),
+            (_, Some(slot)) => shared.is_known(slot),
+            _ => true,
+        };
+        if !stays {
+            remove_directory(&entry.path())?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,349 @@
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use garth_spec::SandboxId;
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::cgroups::Cgroups;
+use crate::disk::{self, Disk, Uppers};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::handshake::Order;
+use crate::recycler::{self, Ended, Job};
+use crate::sandbox::{Sandbox, SandboxRecord};
+use crate::slots::{self, Process, SLOT, SOCKET, Slot, Spawner};
+use crate::{AgentBinary, SandboxPlan};
+
+/// What [`Sandboxes`] need to know.
+#[derive(Debug)]
+pub struct SandboxesConfig {
+    /// One directory per running sandbox is made here; short enough for a socket's path (107 bytes in all).
+    pub run_dir: PathBuf,
+    /// Unique per data directory: part of the names of cgroups.
+    pub tag: String,
+    /// The program that sandboxes run.
+    pub agent: AgentBinary,
+}
+
+/// What [`Sandboxes::sweep`] found and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Slots of sandboxes or daemons that are gone.
+    pub slots: usize,
+    /// Processes that were still in them.
+    pub processes: usize,
+    /// Directories of sandboxes that are gone.
+    pub directories: usize,
+}
+
+/// All sandboxes of one daemon. Its end leaves the running ones alone.
+#[derive(Debug)]
+pub struct Sandboxes {
+    shared: Arc<Shared>,
+    recycler: Option<JoinHandle<()>>,
+}
+
+/// Slots ready at any time: two, so that one can be made ready while the other is used.
+const WARM: usize = 2;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    run_dir: PathBuf,
+    agent: AgentBinary,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) uppers: Uppers,
+    jobs: Mutex<Sender<Job>>,
+    root: Mutex<Option<Spawner>>,
+    slots: Mutex<Slots>,
+    boot: String,
+    next: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    warm: Vec<Slot>,
+    idle: Vec<Slot>,
+    /// Names of all slots of this daemon, the used ones too.
+    known: HashSet<String>,
+    /// Sandboxes with a handle.
+    live: HashSet<SandboxId>,
+}
+
+impl Sandboxes {
+    /// Makes the cgroups' parents and the run directory, and begins to warm slots. Needs root.
+    pub fn open(config: SandboxesConfig) -> Result<Self> {
+        slots::check_policy().doing(|| "read the boundary's rules".to_owned())?;
+        fs::create_dir_all(&config.run_dir).doing(|| format!("make {}", config.run_dir.display()))?;
+        let longest = config.run_dir.join("0123456789abcdef").join(SOCKET);
+        if longest.as_os_str().len() > 107 {
+            return Err(Error { doing: "prepare sandboxes".to_owned(), kind: ErrorKind::SocketPath(longest) });
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").doing(|| "read the boot id".to_owned())?;
+        let (sender, jobs) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            run_dir: config.run_dir,
+            agent: config.agent,
+            cgroups: Cgroups::open(&config.tag)?,
+            uppers: Uppers::default(),
+            jobs: Mutex::new(sender),
+            root: Mutex::new(None),
+            slots: Mutex::default(),
+            boot: boot.trim().to_owned(),
+            next: AtomicU32::new(0),
+        });
+        let worker = Arc::clone(&shared);
+        let recycler = std::thread::Builder::new().name("garth-recycler".to_owned());
+        let recycler =
+            recycler.spawn(move || recycler::run(&worker, &jobs)).doing(|| "start the recycler".to_owned())?;
+        shared.send(Job::Refill);
+        Ok(Self { shared, recycler: Some(recycler) })
+    }
+
+    /// Starts a sandbox. Returns when its init has applied the plan; the agent answers on
+    /// [`Sandbox::agent_socket`] right after (requests wait in the socket). `netns` is its configured network
+    /// namespace; one with loopback alone is made when there is none.
+    ///
+    /// After an error nothing of the sandbox is left.
+    pub fn start(&self, id: SandboxId, plan: &SandboxPlan, netns: Option<OwnedFd>) -> Result<Sandbox> {
+        plan.check().doing(|| "carry out the plan".to_owned())?;
+        let netns = match netns {
+            Some(netns) => netns,
+            None => garth_kernel::netns::with_loopback(|| Ok(())).doing(|| "make a network namespace".to_owned())?,
+        };
+        let uppers = disk::uppers(plan);
+        self.shared.uppers.acquire(&uppers)?;
+        let result = self.start_on(id, plan, &netns, &uppers);
+        if result.is_err() {
+            self.shared.uppers.release(&uppers);
+        }
+        result
+    }
+
+    fn start_on(&self, id: SandboxId, plan: &SandboxPlan, netns: &OwnedFd, uppers: &[PathBuf]) -> Result<Sandbox> {
+        let disk = Disk::open(plan)?;
+        let mut slot = self.shared.take()?;
+        let result = self.shared.enter(&mut slot, id, plan, &disk, netns);
+        self.shared.send(Job::Refill);
+        // From here on the sandbox alone holds its disk.
+        drop(disk);
+        match result {
+            Ok(()) => Ok(Sandbox::new(id, slot, uppers.to_vec(), Arc::clone(&self.shared))),
+            Err(e) => {
+                self.shared.abandon(slot, id);
+                Err(e)
+            }
+        }
+    }
+
+    /// Finds a sandbox that an earlier daemon started. `None` when it is gone.
+    pub fn recover(&self, id: SandboxId, record: &SandboxRecord) -> Result<Option<Sandbox>> {
+        if record.boot != self.shared.boot {
+            return Ok(None);
+        }
+        let Some(pid) = Pid::from_raw(record.pid) else { return Ok(None) };
+        // The descriptor first: if the process it names has the recorded start time, it stays the right one.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+        let process = Process { pid: record.pid, pidfd };
+        let same = slots::start_time(record.pid).is_ok_and(|started| started == record.started);
+        let gone = process.gone_within(std::time::Duration::ZERO).doing(|| "look at the sandbox's init".to_owned())?;
+        if !same || gone {
+            return Ok(None);
+        }
+        self.shared.uppers.acquire(&record.uppers)?;
+        Ok(Some(Sandbox::recovered(id, process, record, Arc::clone(&self.shared))))
+    }
+
+    /// Ends what earlier daemons left: every slot and directory that belongs neither to a [`Sandbox`] of now nor to one
+    /// of `keep`. Recover first.
+    pub fn sweep(&self, keep: &[SandboxId]) -> Result<Swept> {
+        crate::sandbox::sweep(&self.shared, keep)
+    }
+
+    /// Waits until everything of the sandboxes that were destroyed is gone, their mounts too: before the file system
+    /// that their disks are on is unmounted.
+    pub fn settle(&self) {
+        let (sender, done) = mpsc::sync_channel(1);
+        self.shared.send(Job::Settle(sender));
+        let _ = done.recv();
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        self.shared.send(Job::Quit);
+        if let Some(recycler) = self.recycler.take() {
+            let _ = recycler.join();
+        }
+        let (warm, idle) = {
+            let mut slots = self.shared.slots();
+            (std::mem::take(&mut slots.warm), std::mem::take(&mut slots.idle))
+        };
+        warm.into_iter().chain(idle).for_each(|slot| self.shared.retire(slot));
+        if let Some(root) = self.shared.root().take() {
+            slots::reap(root);
+        }
+        self.shared.cgroups.close();
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn root(&self) -> MutexGuard<'_, Option<Spawner>> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn send(&self, job: Job) {
+        // The recycler ends only with `Sandboxes`, after which the kernel's and the next daemon's sweep do its work.
+        let _ = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job);
+    }
+
+    pub(crate) fn directory(&self, id: SandboxId) -> PathBuf {
+        self.run_dir.join(id.to_string())
+    }
+
+    pub(crate) fn run_dir(&self) -> &std::path::Path {
+        &self.run_dir
+    }
+
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    pub(crate) fn is_known(&self, slot: &str) -> bool {
+        self.slots().known.contains(slot)
+    }
+
+    pub(crate) fn is_live(&self, id: SandboxId) -> bool {
+        self.slots().live.contains(&id)
+    }
+
+    pub(crate) fn adopt(&self, id: SandboxId, slot: &str) {
+        let mut slots = self.slots();
+        slots.live.insert(id);
+        slots.known.insert(slot.to_owned());
+    }
+
+    pub(crate) fn forget_live(&self, id: SandboxId) {
+        self.slots().live.remove(&id);
+    }
+
+    /// A warm slot: a ready one, or one made now.
+    fn take(&self) -> Result<Slot> {
+        let idle = {
+            let mut slots = self.slots();
+            if let Some(slot) = slots.warm.pop() {
+                return Ok(slot);
+            }
+            slots.idle.pop()
+        };
+        let mut slot = match idle {
+            Some(slot) => slot,
+            None => self.create()?,
+        };
+        match slot.warm(&self.cgroups, &self.run_dir) {
+            Ok(()) => Ok(slot),
+            Err(e) => {
+                self.retire(slot);
+                Err(e)
+            }
+        }
+    }
+
+    fn create(&self) -> Result<Slot> {
+        let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        self.slots().known.insert(name.clone());
+        let mut root = self.root();
+        if root.is_none() {
+            *root = Some(Spawner::start(&self.agent, &self.cgroups)?);
+        }
+        let spawner = root.as_ref().ok_or(ErrorKind::Spawner).doing(|| "start the spawner".to_owned())?;
+        Slot::create(spawner, &self.cgroups, name)
+    }
+
+    /// Gives a warm slot its order.
+    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, disk: &Disk, netns: &OwnedFd) -> Result<()> {
+        if slot.limits != plan.limits {
+            self.cgroups.limit(&slot.name, &plan.limits).doing(|| "set the limits".to_owned())?;
+            slot.limits = plan.limits;
+        }
+        let init = slot.init.as_mut().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
+        let directory = self.run_dir.join(id.to_string());
+        match rustix::fs::rename(&init.directory, &directory) {
+            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Err(ErrorKind::Exists),
+            result => result.map_err(Into::into),
+        }
+        .doing(|| format!("make {}", directory.display()))?;
+        init.directory = directory;
+        let order = Order {
+            hostname: plan.hostname.clone(),
+            usr: plan.usr.is_some(),
+            resolv_conf: plan.resolv_conf.clone(),
+            hosts: plan.hosts.clone(),
+            agent: plan.agent.clone(),
+        };
+        init.enter(&order, &disk.fds(netns.as_fd())).doing(|| "start the sandbox".to_owned())?;
+        self.adopt(id, &slot.name);
+        Ok(())
+    }
+
+    fn abandon(&self, mut slot: Slot, id: SandboxId) {
+        if let Some(init) = slot.init.take() {
+            init.discard();
+        }
+        self.forget_live(id);
+        self.send(Job::Ended(Ended { slot, mounts: None, uppers: Vec::new() }));
+    }
+
+    /// Makes slots until enough are warm. An error here shows again, to someone, at the next start.
+    pub(crate) fn refill(&self) {
+        while self.slots().warm.len() < WARM {
+            let idle = self.slots().idle.pop();
+            let slot = match idle {
+                Some(slot) => Ok(slot),
+                None => self.create(),
+            };
+            let Ok(mut slot) = slot else { return };
+            match slot.warm(&self.cgroups, &self.run_dir) {
+                Ok(()) => self.slots().warm.push(slot),
+                Err(_) => return self.retire(slot),
+            }
+        }
+    }
+
+    /// Makes a used slot like new.
+    pub(crate) fn reset(&self, slot: &mut Slot) {
+        self.cgroups.forget(&slot.name);
+        slot.base = self.cgroups.usage(&slot.name).unwrap_or_default();
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.slots().idle.len()
+    }
+
+    pub(crate) fn keep(&self, slot: Slot) {
+        self.slots().idle.push(slot);
+    }
+
+    pub(crate) fn take_idle(&self) -> Vec<Slot> {
+        std::mem::take(&mut self.slots().idle)
+    }
+
+    pub(crate) fn retire(&self, slot: Slot) {
+        let name = slot.name.clone();
+        slot.retire(&self.cgroups);
+        self.slots().known.remove(&name);
+    }
+}
+
+/// The slot that the directory of a sandbox names.
+pub(crate) fn slot_of(directory: &std::path::Path) -> Option<String> {
+    fs::read_link(directory.join(SLOT)).ok()?.into_os_string().into_string().ok()
+}

@@ -1,0 +1,303 @@
+//! Slots: what a sandbox runs in, made ahead and used again.
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use garth_spec::Limits;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use crate::cgroups::{self, Cgroups, Usage};
+use crate::channel::Channel;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::handshake::{Order, Reply, Report, Request};
+use crate::{AgentBinary, Policy};
+
+/// How long a spawner or an init may take to answer, and a killed process to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A spawner process, seen from the daemon.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    channel: Channel,
+    process: Process,
+}
+
+/// A process by descriptor.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Ends it and waits until it is gone.
+    pub(crate) fn end(&self) -> std::result::Result<(), ErrorKind> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
+        match self.gone_within(PATIENCE)? {
+            true => Ok(()),
+            false => Err(ErrorKind::Stuck { seconds: PATIENCE.as_secs() }),
+        }
+    }
+
+    /// Whether it ended, waiting for that at most so long.
+    pub(crate) fn gone_within(&self, patience: Duration) -> io::Result<bool> {
+        let timeout = patience.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+        loop {
+            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&timeout)) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result? > 0),
+            }
+        }
+    }
+}
+
+impl Spawner {
+    /// Starts the root spawner: the agent binary in its spawner mode, with its base built.
+    pub(crate) fn start(agent: &AgentBinary, cgroups: &Cgroups) -> Result<Self> {
+        let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
+        ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
+        let spawner = Self { process: exec(agent, theirs).doing(|| "start the spawner".to_owned())?, channel: ours };
+        if let Cgroups::V1(v1) = cgroups
+            && let Some(devices) = v1.devices()
+        {
+            spawner.enter(devices).doing(|| "restrict devices".to_owned())?;
+        }
+        let (names, links) = cgroups.layout();
+        spawner.ask(&Request::Base { cgroups: names, links }, &[])?;
+        Ok(spawner)
+    }
+
+    fn enter(&self, cgroup: &Path) -> io::Result<()> {
+        std::fs::write(cgroup.join("cgroup.procs"), self.process.pid.to_string())
+    }
+
+    /// Forks the spawner of a slot and moves it into the slot's cgroups.
+    pub(crate) fn fork(&self, cgroups: &Cgroups, slot: &str) -> Result<Self> {
+        let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
+        ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
+        let spawner = Self { process: self.child(&Request::Slot, &[theirs.as_fd()])?, channel: ours };
+        let directories = cgroups.directories(slot);
+        if matches!(cgroups, Cgroups::V1(_)) {
+            for directory in &directories {
+                spawner.enter(directory).doing(|| format!("enter {}", directory.display()))?;
+            }
+        }
+        let shown = directories.iter().map(|path| cgroups::detached(path)).collect::<Result<Vec<_>>>()?;
+        spawner.ask(&Request::Cgroups, &shown.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+        Ok(spawner)
+    }
+
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
+        let talk = || -> std::result::Result<_, ErrorKind> {
+            self.channel.send(request, fds)?;
+            match self.channel.receive()?.ok_or(ErrorKind::Spawner)? {
+                (Reply::Failed(failure), _) => Err(failure.into_kind()),
+                reply => Ok(reply),
+            }
+        };
+        talk().doing(|| "have a spawner prepare a sandbox".to_owned())
+    }
+
+    fn child(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Process> {
+        match self.ask(request, fds)? {
+            (Reply::Child { pid }, fds) => fds.into_iter().next().map(|pidfd| Process { pid, pidfd }),
+            _ => None,
+        }
+        .ok_or_else(|| Error { doing: "prepare a sandbox".to_owned(), kind: ErrorKind::Spawner })
+    }
+
+    /// Closes the channel, at which the process ends, and waits for that.
+    pub(crate) fn close(self) {
+        drop(self.channel);
+        if !self.process.gone_within(PATIENCE).unwrap_or(false) {
+            let _ = self.process.end();
+        }
+    }
+}
+
+/// The root spawner is the daemon's only child; it is waited for by [`reap`].
+fn exec(agent: &AgentBinary, channel: Channel) -> std::result::Result<Process, ErrorKind> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let child = Command::new(format!("/proc/self/fd/{}", agent.0.as_raw_fd()))
+        .arg0("garth-agent")
+        .arg("spawner")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(channel)))
+        .stdout(Stdio::null())
+        .spawn()?;
+    let pid = i32::try_from(child.id()).map_err(|_| ErrorKind::Spawner)?;
+    let handle = rustix::process::Pid::from_raw(pid).ok_or(ErrorKind::Spawner)?;
+    let pidfd = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty())?;
+    Ok(Process { pid, pidfd })
+}
+
+/// Takes the exit status of an ended root spawner, so that it does not stay as a zombie.
+pub(crate) fn reap(spawner: Spawner) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let pidfd = rustix::io::fcntl_dupfd_cloexec(&spawner.process.pidfd, 0);
+    spawner.close();
+    if let Ok(pidfd) = pidfd {
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// An init that waits for its order.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub(crate) process: Process,
+    /// Clock ticks from boot to its start: tells it from another process with its id.
+    pub(crate) started: u64,
+    pub(crate) channel: Channel,
+    /// Its mount namespace: held, so that the namespace ends after `destroy` and not in it.
+    pub(crate) mounts: OwnedFd,
+    /// Holds its socket; renamed when it gets a sandbox's id.
+    pub(crate) directory: PathBuf,
+}
+
+/// Waits for an init's next report; anything but the one expected is an error.
+fn expect(channel: &Channel, expected: &Report) -> std::result::Result<(), ErrorKind> {
+    match channel.receive::<Report>()? {
+        Some((Report::Failed(failure), _)) => Err(failure.into_kind()),
+        Some((report, _)) if report == *expected => Ok(()),
+        _ => Err(ErrorKind::Spawner),
+    }
+}
+
+/// Once the init is warm: when it started, and its mount namespace.
+fn look(init: &Process, channel: &Channel) -> std::result::Result<(u64, OwnedFd), ErrorKind> {
+    expect(channel, &Report::Warm)?;
+    Ok((start_time(init.pid)?, File::open(format!("/proc/{}/ns/mnt", init.pid))?.into()))
+}
+
+impl Init {
+    /// Sends its order and waits until it is carried out.
+    pub(crate) fn enter(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> std::result::Result<(), ErrorKind> {
+        self.channel.send(order, fds)?;
+        expect(&self.channel, &Report::Entered)
+    }
+
+    pub(crate) fn discard(self) {
+        let _ = self.process.end();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A cgroup set with its spawner and, when warm, an init.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) spawner: Option<Spawner>,
+    pub(crate) init: Option<Init>,
+    /// The limits its cgroups have.
+    pub(crate) limits: Limits,
+    /// Counters when its last sandbox had ended.
+    pub(crate) base: Usage,
+}
+
+impl Slot {
+    pub(crate) fn create(root: &Spawner, cgroups: &Cgroups, name: String) -> Result<Self> {
+        let limits = Limits::default();
+        cgroups.create(&name, &limits).doing(|| format!("make the cgroups of slot {name}"))?;
+        match root.fork(cgroups, &name) {
+            Ok(spawner) => Ok(Self { name, spawner: Some(spawner), init: None, limits, base: Usage::default() }),
+            Err(e) => {
+                let _ = cgroups.remove(&name);
+                Err(e)
+            }
+        }
+    }
+
+    /// Has the spawner clone an init, and waits until that is warm.
+    pub(crate) fn warm(&mut self, cgroups: &Cgroups, run_dir: &Path) -> Result<()> {
+        let spawner = self.spawner.as_ref().ok_or(ErrorKind::Spawner).doing(|| "warm a slot".to_owned())?;
+        let directory = run_dir.join(format!(".warm-{}", self.name));
+        let listener = listen(&directory, &self.name).doing(|| format!("listen in {}", directory.display()))?;
+        let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
+        ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
+        let into = match cgroups {
+            Cgroups::V1(_) => None,
+            Cgroups::V2(v2) => Some(File::open(v2.directory(&self.name)).doing(|| "open the cgroup".to_owned())?),
+        };
+        let mut fds = vec![theirs.as_fd(), listener.as_fd()];
+        fds.extend(into.as_ref().map(AsFd::as_fd));
+        let process = spawner.child(&Request::Init, &fds)?;
+        drop(theirs);
+        match look(&process, &ours).doing(|| "prepare a sandbox".to_owned()) {
+            Ok((started, mounts)) => {
+                self.init = Some(Init { process, started, channel: ours, mounts, directory });
+                Ok(())
+            }
+            Err(e) => {
+                let _ = process.end();
+                let _ = std::fs::remove_dir_all(&directory);
+                Err(e)
+            }
+        }
+    }
+
+    /// Ends what is in the slot and removes it.
+    pub(crate) fn retire(self, cgroups: &Cgroups) {
+        if let Some(init) = self.init {
+            init.discard();
+        }
+        if let Some(spawner) = self.spawner {
+            spawner.close();
+        }
+        remove_patiently(cgroups, &self.name);
+    }
+}
+
+/// A process that was seen to end may count as a member for a moment longer (`cgroup_exit` comes late).
+pub(crate) fn remove_patiently(cgroups: &Cgroups, slot: &str) {
+    for _ in 0..200 {
+        match cgroups.remove(slot) {
+            Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// The directory of a sandbox to be: the agent's socket, and a link that says which slot it runs in.
+fn listen(directory: &Path, slot: &str) -> std::result::Result<UnixListener, ErrorKind> {
+    match std::fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+        _ => rustix::fs::mkdir(directory, rustix::fs::Mode::RWXU)?,
+    }
+    std::os::unix::fs::symlink(slot, directory.join(SLOT))?;
+    Ok(UnixListener::bind(directory.join(SOCKET))?)
+}
+
+/// In a sandbox's directory: the agent's socket.
+pub(crate) const SOCKET: &str = "agent.sock";
+/// In a sandbox's directory: a link whose text is the slot's name.
+pub(crate) const SLOT: &str = "slot";
+
+/// When a process started, in clock ticks from boot (`proc_pid_stat(5)`, field 22).
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The program's name, in parentheses, may hold anything; the last parenthesis ends it.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    fields
+        .split_whitespace()
+        .nth(19)
+        .and_then(|ticks| ticks.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Checks the data files of the boundary early, in the daemon, where an error can be told.
+pub(crate) fn check_policy() -> std::result::Result<(), ErrorKind> {
+    Policy::load().map(|_| ()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
+}

@@ -1,0 +1,301 @@
+//! What makes a sandbox, as a list: pure functions from what is wanted to [`Step`]s.
+//!
+//! ```text
+//!  base_steps   once per spawner       leave the host's mounts, show the allowed parts of /sys
+//!  warm_steps   once per init, ahead   /proc with its masks, /dev, /run, limits, bounding set
+//!  enter_steps  at the start           network, disk, pivot_root, filter, capabilities
+//! ```
+//!
+//! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
+//! holds no mount of the host, with what is being made in `stage/` and the disk on `root/`.
+use std::fmt;
+
+use rustix::mount::MountFlags;
+
+use crate::Policy;
+use crate::handshake::Order;
+
+mod apply;
+pub(crate) use apply::{Fds, apply};
+
+/// One thing to do. Carried out in order; the first that fails ends the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A mount namespace of its own, from which no mount spreads to the host's.
+    LeaveHostMounts,
+    /// A cgroup namespace: the cgroup it is in becomes `/`.
+    HideCgroups,
+    /// Mounts a new file system.
+    Mount {
+        /// Its type.
+        fs: &'static str,
+        /// Where.
+        at: String,
+        /// How.
+        flags: MountFlags,
+        /// Its options.
+        options: &'static str,
+    },
+    /// Goes to a directory.
+    Enter(&'static str),
+    /// Makes a directory.
+    Directory(String),
+    /// Makes a symbolic link.
+    Link {
+        /// The new name.
+        at: String,
+        /// What it says.
+        to: String,
+    },
+    /// Makes a character device node, mode 0666.
+    Device {
+        /// The new name.
+        at: &'static str,
+        /// Its number.
+        major: u32,
+        /// Its number.
+        minor: u32,
+    },
+    /// Shows a directory of the host or the base at another place, read-only; nothing when it does not exist.
+    Show {
+        /// What.
+        from: String,
+        /// Where.
+        at: String,
+    },
+    /// Makes a whole file system read-only.
+    Seal(String),
+    /// Covers a node of `stage/proc`, with nothing or with `/dev/null`; nothing when it does not exist.
+    Mask(String),
+    /// Makes a node of `stage/proc` read-only; nothing when it does not exist.
+    ReadOnly(String),
+    /// Makes the directory the root of the mount namespace, and drops what was.
+    BecomeRoot(&'static str),
+    /// Keeps a way to this network namespace's switches, which are read-only by any other.
+    KeepSysctl,
+    /// A session keyring that shares no key with the host's.
+    OwnKeyring,
+    /// A session and process group of its own, and the file mode mask 022.
+    OwnSession,
+    /// Children are waited for.
+    WaitForChildren,
+    /// A limit that neither the init nor its children can raise.
+    CoreLimit(u64),
+    /// How early the kernel ends this process when memory runs out.
+    OomScore(i32),
+    /// `/dev/null` as standard input, output and error.
+    NoStdio,
+    /// Takes all capabilities but the policy's out of reach of every future program.
+    BoundCapabilities,
+    /// Nobody without CAP_SYS_PTRACE can look into this process or dump its memory.
+    Undumpable,
+    /// Joins the network namespace that came with the order.
+    JoinNetwork,
+    /// Sets a switch of the network namespace; nothing when the kernel lacks it.
+    Sysctl {
+        /// Below /proc/sys.
+        name: &'static str,
+        /// What to write.
+        value: &'static str,
+    },
+    /// Puts a detached mount from the order at a place, without devices.
+    Attach {
+        /// Which.
+        mount: Detached,
+        /// Where.
+        at: &'static str,
+    },
+    /// Moves a finished tree of mounts from `stage/` onto a directory of the disk, which is made when it is missing.
+    MoveToDisk(&'static str),
+    /// The host name.
+    Hostname(String),
+    /// A file of `/etc` of the disk.
+    Etc(Etc),
+    /// The system call filter.
+    Filter,
+    /// Drops all capabilities but the policy's.
+    DropCapabilities,
+    /// Closes all descriptors but the agent's.
+    CloseOthers,
+}
+
+/// The mounts that come with an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// The disk.
+    Root,
+    /// The overlay over `/usr`.
+    Usr,
+}
+
+/// A file below `/etc` that a start keeps right. A disk that is full, or has no `/etc`, does not stop the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Etc {
+    /// Has this content.
+    Content {
+        /// Its name.
+        name: &'static str,
+        /// All of it.
+        content: String,
+    },
+    /// Has a line for each name; what the user wrote stays.
+    Hosts(Vec<(String, String)>),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
+            Self::Show { from, at } => write!(f, "show {from} at {at}"),
+            Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
+            Self::MoveToDisk(dir) => write!(f, "mount /{dir}"),
+            Self::Mask(node) => write!(f, "mask /proc/{node}"),
+            Self::ReadOnly(node) => write!(f, "make /proc/{node} read-only"),
+            Self::Etc(Etc::Content { name, .. }) => write!(f, "write /etc/{name}"),
+            Self::Etc(Etc::Hosts(_)) => f.write_str("write /etc/hosts"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// No set-user-id programs, no devices, no programs.
+pub(crate) const INERT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+fn mount(fs: &'static str, at: &str, flags: MountFlags, options: &'static str) -> Step {
+    Step::Mount { fs, at: at.to_owned(), flags, options }
+}
+
+fn directories(paths: &[&str]) -> impl Iterator<Item = Step> {
+    paths.iter().map(|path| Step::Directory((*path).to_owned()))
+}
+
+/// A spawner leaves the host's mounts behind. `cgroups` are directories wanted below `/sys/fs/cgroup`.
+pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)]) -> Vec<Step> {
+    // The base goes on /proc: a directory that every host has and that nothing here needs any more.
+    let mut steps =
+        vec![Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
+    steps.extend(directories(&["root", "stage", "stage/proc", "stage/dev", "stage/run", "stage/net", "stage/empty"]));
+    steps.push(Step::Directory("stage/sys".to_owned()));
+    steps.push(mount("tmpfs", "stage/empty", INERT | MountFlags::RDONLY, "mode=555,size=4k"));
+    steps.push(mount("tmpfs", "stage/sys", INERT, "mode=755,size=1m"));
+    let sys = policy.shown.iter().chain(&policy.shown_of_network).map(String::as_str).chain(["fs/cgroup"]);
+    for path in sys {
+        steps.extend(parents(path).map(|dir| Step::Directory(format!("stage/sys/{dir}"))));
+    }
+    for path in &policy.shown {
+        steps.push(Step::Show { from: format!("/sys/{path}"), at: format!("stage/sys/{path}") });
+    }
+    for name in cgroups {
+        steps.push(Step::Directory(format!("stage/sys/fs/cgroup/{name}")));
+    }
+    for (name, target) in links {
+        steps.push(Step::Link { at: format!("stage/sys/fs/cgroup/{name}"), to: target.clone() });
+    }
+    steps.push(Step::Seal("stage/sys".to_owned()));
+    steps.push(Step::BecomeRoot("."));
+    steps
+}
+
+/// `a/b/c` as `a`, `a/b`, `a/b/c`.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at]).chain([path])
+}
+
+const NULL: (u32, u32) = (1, 3);
+const DEVICES: [(&str, (u32, u32)); 6] = [
+    ("stage/dev/null", NULL),
+    ("stage/dev/zero", (1, 5)),
+    ("stage/dev/full", (1, 7)),
+    ("stage/dev/random", (1, 8)),
+    ("stage/dev/urandom", (1, 9)),
+    ("stage/dev/tty", (5, 0)),
+];
+
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// All that an init can do before it knows which sandbox it will be.
+pub fn warm_steps(policy: &Policy) -> Vec<Step> {
+    let mut steps = vec![
+        Step::WaitForChildren,
+        Step::Undumpable,
+        Step::HideCgroups,
+        Step::OwnSession,
+        Step::OwnKeyring,
+        // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
+        Step::CoreLimit(1),
+        mount("proc", "stage/proc", INERT, ""),
+        Step::OomScore(INIT_OOM_SCORE_ADJ),
+        Step::KeepSysctl,
+    ];
+    steps.extend(devices());
+    steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
+    steps.extend(policy.masked.iter().cloned().map(Step::Mask));
+    steps.extend(policy.read_only.iter().cloned().map(Step::ReadOnly));
+    steps.extend([Step::NoStdio, Step::BoundCapabilities]);
+    steps
+}
+
+/// Above everything of the host, below the processes the agent starts.
+const INIT_OOM_SCORE_ADJ: i32 = 200;
+
+fn devices() -> Vec<Step> {
+    // Not nodev, as it holds the devices; CAP_MKNOD is in nobody's reach, so it holds no others.
+    let no_programs = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mut steps = vec![mount("tmpfs", "stage/dev", no_programs, "mode=755,size=4m,nr_inodes=4096")];
+    steps.extend(DEVICES.iter().map(|(at, (major, minor))| Step::Device { at, major: *major, minor: *minor }));
+    steps.extend(
+        DEVICE_LINKS.iter().map(|(name, to)| Step::Link { at: format!("stage/dev/{name}"), to: (*to).to_owned() }),
+    );
+    steps.extend(directories(&["stage/dev/pts", "stage/dev/shm", "stage/dev/mqueue"]));
+    // Terminals come out of one pot of the whole machine (sysctl kernel.pty.max); `max` leaves some to the others.
+    let pts = "newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
+    steps.push(mount("devpts", "stage/dev/pts", no_programs, pts));
+    steps.push(mount("tmpfs", "stage/dev/shm", INERT, "mode=1777"));
+    steps.push(mount("mqueue", "stage/dev/mqueue", INERT, ""));
+    steps
+}
+
+/// An init becomes the sandbox of this order.
+pub(crate) fn enter_steps(policy: &Policy, order: &Order) -> Vec<Step> {
+    let mut steps = vec![
+        Step::JoinNetwork,
+        // Any group may ping, and any user may bind a low port: both only reach the sandbox's own network.
+        Step::Sysctl { name: "net/ipv4/ping_group_range", value: "0 2147483647" },
+        Step::Sysctl { name: "net/ipv4/ip_unprivileged_port_start", value: "0" },
+        mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, ""),
+    ];
+    for path in &policy.shown_of_network {
+        steps.push(Step::Show { from: format!("stage/net/{path}"), at: format!("stage/sys/{path}") });
+    }
+    steps.push(Step::Attach { mount: Detached::Root, at: "root" });
+    if order.usr {
+        steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
+    }
+    steps.extend(["proc", "sys", "dev", "run"].map(Step::MoveToDisk));
+    steps.push(Step::Hostname(order.hostname.clone()));
+    steps.push(Step::BecomeRoot("root"));
+    steps.extend(etc(order).into_iter().map(Step::Etc));
+    steps.extend([Step::Filter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
+    steps
+}
+
+fn etc(order: &Order) -> Vec<Etc> {
+    let mut files = vec![Etc::Content { name: "hostname", content: format!("{}\n", order.hostname) }];
+    if let Some(content) = &order.resolv_conf {
+        files.push(Etc::Content { name: "resolv.conf", content: content.clone() });
+    }
+    let localhost = [("127.0.0.1", "localhost"), ("::1", "localhost"), ("127.0.1.1", order.hostname.as_str())];
+    let own = localhost.into_iter().map(|(address, name)| (address.to_owned(), name.to_owned()));
+    let asked = order.hosts.iter().map(|(address, name)| (address.to_string(), name.clone()));
+    files.push(Etc::Hosts(own.chain(asked).collect()));
+    files
+}
+
+#[cfg(test)]
+mod tests;

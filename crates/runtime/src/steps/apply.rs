@@ -1,0 +1,307 @@
+//! Carries steps out.
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use garth_kernel::{descriptors, keyring, namespace, netns, signal};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{Detached, Etc, INERT, Step};
+use crate::Policy;
+use crate::channel::Channel;
+use crate::handshake::Failure;
+
+/// What an init holds: its own ends, and what came with the order.
+#[derive(Debug, Default)]
+pub(crate) struct Fds {
+    pub(crate) channel: Option<Channel>,
+    pub(crate) listener: Option<OwnedFd>,
+    pub(crate) sysctl: Option<OwnedFd>,
+    pub(crate) root: Option<OwnedFd>,
+    pub(crate) state: Option<OwnedFd>,
+    pub(crate) netns: Option<OwnedFd>,
+    pub(crate) usr: Option<OwnedFd>,
+}
+
+/// Carries out all steps, or says which failed.
+pub(crate) fn apply(steps: &[Step], policy: &Policy, fds: &mut Fds) -> Result<(), Failure> {
+    for step in steps {
+        one(step, policy, fds)
+            .map_err(|e| Failure { step: step.to_string(), errno: e.raw_os_error().unwrap_or(libc_eio()) })?;
+    }
+    Ok(())
+}
+
+fn libc_eio() -> i32 {
+    Errno::IO.raw_os_error()
+}
+
+fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
+    match step {
+        Step::LeaveHostMounts => leave_host_mounts(),
+        Step::HideCgroups => namespace::unshare(namespace::Own::Cgroups),
+        Step::Mount { fs, at, flags, options } => {
+            let options = std::ffi::CString::new(*options)?;
+            Ok(rustix::mount::mount(*fs, at, *fs, *flags, options.as_c_str())?)
+        }
+        Step::Enter(dir) => Ok(rustix::process::chdir(*dir)?),
+        Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
+        Step::Link { at, to } => Ok(rustix::fs::symlink(to, at)?),
+        Step::Device { at, major, minor } => device(at, *major, *minor),
+        Step::Show { from, at } => show(from, at),
+        Step::Seal(at) => Ok(rustix::mount::mount_remount(at, INERT | MountFlags::RDONLY, c"")?),
+        Step::Mask(node) => mask(&format!("stage/proc/{node}")),
+        Step::ReadOnly(node) => {
+            let path = format!("stage/proc/{node}");
+            show(&path, &path)
+        }
+        Step::BecomeRoot(dir) => become_root(dir),
+        Step::KeepSysctl => {
+            fds.sysctl = Some(rustix::fs::open("stage/proc/sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+            Ok(())
+        }
+        Step::OwnKeyring => keyring::leave_session(),
+        Step::OwnSession => {
+            rustix::process::setsid()?;
+            rustix::process::umask(Mode::from_raw_mode(0o022));
+            Ok(())
+        }
+        Step::WaitForChildren => signal::children(signal::ChildEnds::WaitedFor),
+        Step::CoreLimit(bytes) => {
+            let limit = Rlimit { current: Some(*bytes), maximum: Some(*bytes) };
+            Ok(rustix::process::setrlimit(Resource::Core, limit)?)
+        }
+        Step::OomScore(score) => write("stage/proc/self/oom_score_adj", &score.to_string()),
+        Step::NoStdio => no_stdio(),
+        Step::BoundCapabilities => bound_capabilities(policy.capabilities),
+        Step::Undumpable => Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?),
+        Step::JoinNetwork => netns::enter(held(&fds.netns)?.as_fd()),
+        Step::Sysctl { name, value } => sysctl(held(&fds.sysctl)?, name, value),
+        Step::Attach { mount, at } => attach(mount, at, fds),
+        Step::MoveToDisk(dir) => move_to_disk(dir, held(&fds.root)?),
+        Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
+        Step::Etc(file) => etc(file),
+        Step::Filter => policy.filter.install(),
+        Step::DropCapabilities => drop_capabilities(policy.capabilities),
+        Step::CloseOthers => close_others(fds),
+    }
+}
+
+fn held(fd: &Option<OwnedFd>) -> io::Result<&OwnedFd> {
+    fd.as_ref().ok_or_else(|| Errno::BADF.into())
+}
+
+fn unless_exists(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn leave_host_mounts() -> io::Result<()> {
+    namespace::unshare(namespace::Own::Mounts)?;
+    Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+}
+
+fn device(at: &str, major: u32, minor: u32) -> io::Result<()> {
+    // The mode mask is 022 by now, and devices are for everyone.
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(CWD, at, FileType::CharacterDevice, mode, rustix::fs::makedev(major, minor))?;
+    Ok(rustix::fs::chmod(at, mode)?)
+}
+
+/// A bind mount, made read-only by a second call: the first takes no flags (`mount(2)`, "Creating a bind mount").
+fn show(from: &str, at: &str) -> io::Result<()> {
+    match rustix::mount::mount_bind(from, at) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    }
+    Ok(rustix::mount::mount_remount(at, INERT | MountFlags::BIND | MountFlags::RDONLY, c"")?)
+}
+
+fn mask(path: &str) -> io::Result<()> {
+    let cover = match rustix::fs::lstat(path) {
+        Err(Errno::NOENT) => return Ok(()),
+        Err(e) => return Err(e.into()),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => "stage/empty",
+        Ok(_) => "stage/dev/null",
+    };
+    Ok(rustix::mount::mount_bind(cover, path)?)
+}
+
+/// With `pivot_root(".", ".")` the old root ends up on top of the new one, and is then dropped with all below it
+/// (`pivot_root(2)`, NOTES): from here on nothing of it can be reached by any path.
+fn become_root(dir: &str) -> io::Result<()> {
+    rustix::process::chdir(dir)?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+fn no_stdio() -> io::Result<()> {
+    let null = rustix::fs::open("stage/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
+}
+
+/// Highest capability the kernel may know: the sets are 64 bits wide.
+fn bound_capabilities(kept: CapabilitySet) -> io::Result<()> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The first number that the kernel does not know ends the list.
+            Err(Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+fn write(path: &str, text: &str) -> io::Result<()> {
+    let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(fd, text.as_bytes())?;
+    Ok(())
+}
+
+fn sysctl(base: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
+    match rustix::fs::openat(base, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(fd) => {
+            rustix::io::write(fd, value.as_bytes())?;
+            Ok(())
+        }
+    }
+}
+
+/// Mounts onto the directory itself: a link in its place is not followed, so a disk cannot send a mount elsewhere.
+fn attach(mount: &Detached, at: &str, fds: &Fds) -> io::Result<()> {
+    let mount = held(match mount {
+        Detached::Root => &fds.root,
+        Detached::Usr => &fds.usr,
+    })?;
+    rustix::mount::move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(rustix::mount::mount_remount(at, MountFlags::BIND | MountFlags::NODEV, c"")?)
+}
+
+fn move_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
+    let from = format!("stage/{dir}");
+    let put = || rustix::mount::move_mount(CWD, &from, root, dir, MoveMountFlags::empty());
+    match put() {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdirat(root, dir, Mode::from_raw_mode(0o755))?;
+            Ok(put()?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn etc(file: &Etc) -> io::Result<()> {
+    let result = match file {
+        Etc::Content { name, content } => keep(&format!("/etc/{name}"), |_| Some(content.clone())),
+        Etc::Hosts(hosts) => keep("/etc/hosts", |old| with_hosts(old, hosts)),
+    };
+    match result {
+        // Whoever filled the disk must be able to start the sandbox to empty it.
+        Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Larger than any such file; what is longer is the user's own doing and stays.
+const LONGEST_ETC: u64 = 1 << 20;
+
+/// Writes what `wanted` makes of a file's content, when that is another. Links and special files in its place are
+/// replaced, never followed or opened for waiting.
+fn keep(path: &str, wanted: impl Fn(&str) -> Option<String>) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut old = String::new();
+    if let Ok(fd) = rustix::fs::open(path, flags | OFlags::RDONLY, Mode::empty()) {
+        let regular = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::RegularFile;
+        if regular && File::from(fd).take(LONGEST_ETC).read_to_string(&mut old).is_ok() {
+            match wanted(&old) {
+                Some(new) if new != old => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+    let Some(new) = wanted(&old) else { return Ok(()) };
+    replace(Path::new(path), new.as_bytes())
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("garth-new");
+    let _ = rustix::fs::unlinkat(CWD, &draft, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(&draft, flags, Mode::from_raw_mode(0o644))?);
+    let result = file.write_all(content).and_then(|()| Ok(rustix::fs::rename(&draft, path)?));
+    if result.is_err() {
+        let _ = rustix::fs::unlinkat(CWD, &draft, AtFlags::empty());
+    }
+    result
+}
+
+/// The file with a line for each name that it lacks; `None` when it lacks none.
+fn with_hosts(old: &str, hosts: &[(String, String)]) -> Option<String> {
+    let has = |address: &str, name: &str| {
+        old.lines().any(|line| {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            words.next() == Some(address) && words.any(|word| word == name)
+        })
+    };
+    let missing: Vec<String> =
+        hosts.iter().filter(|(address, name)| !has(address, name)).map(|(a, n)| format!("{a}\t{n}\n")).collect();
+    let separator = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
+    (!missing.is_empty()).then(|| format!("{old}{separator}{}", missing.concat()))
+}
+
+fn close_others(fds: &mut Fds) -> io::Result<()> {
+    // Closed one by one first: an owner whose descriptor is closed behind its back would close another's later.
+    *fds =
+        Fds { channel: fds.channel.take(), listener: fds.listener.take(), state: fds.state.take(), ..Fds::default() };
+    let channel = fds.channel.as_ref().ok_or(Errno::BADF)?;
+    descriptors::close_all_but(&[channel.as_fd(), held(&fds.listener)?.as_fd(), held(&fds.state)?.as_fd()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_keep_what_the_user_wrote() {
+        let hosts = [("127.0.0.1".to_owned(), "localhost".to_owned()), ("127.0.1.1".to_owned(), "web".to_owned())];
+        assert_eq!(with_hosts("", &hosts).as_deref(), Some("127.0.0.1\tlocalhost\n127.0.1.1\tweb\n"));
+        let mine = "127.0.0.1 localhost x\n10.0.0.9 db";
+        assert_eq!(with_hosts(mine, &hosts), Some(format!("{mine}\n127.0.1.1\tweb\n")));
+        assert_eq!(with_hosts(&format!("{mine}\n127.0.1.1 web # mine\n"), &hosts), None);
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_replaced_and_not_followed() {
+        let dir = std::env::temp_dir().join(format!("garth-etc-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("dir");
+        let (target, link) = (dir.join("target"), dir.join("resolv.conf"));
+        std::fs::write(&target, "precious").expect("target");
+        std::os::unix::fs::symlink(&target, &link).expect("link");
+        keep(link.to_str().expect("utf-8"), |_| Some("nameserver ::1\n".to_owned())).expect("keep");
+        assert_eq!(std::fs::read_to_string(&target).expect("target"), "precious");
+        assert_eq!(std::fs::read_to_string(&link).expect("link"), "nameserver ::1\n");
+        std::fs::remove_dir_all(&dir).expect("clean");
+    }
+}

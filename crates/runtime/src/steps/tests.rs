@@ -1,0 +1,96 @@
+use super::*;
+use garth_spec::AgentConfig;
+
+fn policy() -> Policy {
+    Policy::load().expect("policy")
+}
+
+fn order() -> Order {
+    Order {
+        hostname: "web".to_owned(),
+        usr: false,
+        resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),
+        hosts: Vec::new(),
+        agent: AgentConfig::default(),
+    }
+}
+
+fn position(steps: &[Step], what: impl Fn(&Step) -> bool) -> usize {
+    steps.iter().position(what).expect("the step is there")
+}
+
+#[test]
+fn every_file_system_is_mounted_without_set_user_id_programs() {
+    let steps = [base_steps(&policy(), &[], &[]), warm_steps(&policy()), enter_steps(&policy(), &order())].concat();
+    for step in &steps {
+        if let Step::Mount { flags, .. } = step {
+            assert!(flags.contains(MountFlags::NOSUID), "{step}");
+        }
+    }
+}
+
+#[test]
+fn only_dev_can_hold_devices() {
+    let steps = [base_steps(&policy(), &[], &[]), warm_steps(&policy()), enter_steps(&policy(), &order())].concat();
+    let with_devices: Vec<&str> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Mount { at, flags, .. } if !flags.contains(MountFlags::NODEV) => Some(at.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(with_devices, ["stage/dev", "stage/dev/pts"]);
+}
+
+#[test]
+fn the_boundary_closes_in_order() {
+    let steps = enter_steps(&policy(), &order());
+    let root = position(&steps, |s| matches!(s, Step::BecomeRoot(_)));
+    let filter = position(&steps, |s| *s == Step::Filter);
+    let drop = position(&steps, |s| *s == Step::DropCapabilities);
+    // Nothing is mounted after the root is left; the filter needs CAP_SYS_ADMIN, so it comes before the drop.
+    let last_mount =
+        steps.iter().rposition(|s| matches!(s, Step::MoveToDisk(_) | Step::Attach { .. })).expect("mounts");
+    assert!(last_mount < root && root < filter && filter < drop);
+    assert_eq!(steps.last(), Some(&Step::CloseOthers));
+    // Files of the disk are only written when a link in it can lead nowhere but into the disk.
+    let first_etc = position(&steps, |s| matches!(s, Step::Etc(_)));
+    assert!(root < first_etc && first_etc < filter);
+}
+
+#[test]
+fn proc_is_masked_before_an_order_can_come() {
+    let steps = warm_steps(&policy());
+    for node in ["kcore", "keys", "kmsg", "kpageflags", "timer_list", "cmdline"] {
+        assert!(steps.contains(&Step::Mask(node.to_owned())), "{node}");
+    }
+    assert!(steps.contains(&Step::ReadOnly("sys".to_owned())));
+    assert!(steps.contains(&Step::ReadOnly("sysrq-trigger".to_owned())));
+}
+
+#[test]
+fn sys_shows_what_is_listed_and_nothing_else() {
+    let shown: Vec<String> = base_steps(&policy(), &["memory".to_owned()], &[])
+        .into_iter()
+        .filter_map(|step| match step {
+            Step::Show { from, .. } => Some(from),
+            _ => None,
+        })
+        .collect();
+    let expected: Vec<String> = policy().shown.iter().map(|path| format!("/sys/{path}")).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn an_order_without_usr_attaches_the_disk_alone() {
+    let attached =
+        |order: &Order| enter_steps(&policy(), order).iter().filter(|step| matches!(step, Step::Attach { .. })).count();
+    assert_eq!(attached(&order()), 1);
+    assert_eq!(attached(&Order { usr: true, ..order() }), 2);
+}
+
+#[test]
+fn parents_come_before_children() {
+    assert_eq!(parents("a/b/c").collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
+    assert_eq!(parents("a").collect::<Vec<_>>(), ["a"]);
+}
