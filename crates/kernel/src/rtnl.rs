@@ -6,7 +6,7 @@ mod list;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-pub use list::{Address, Link, ListedRoute, addresses, index, links, routes};
+pub use list::{Address, Link, ListedRoute, addresses, index, links, route, routes};
 
 use crate::netlink::Message;
 #[expect(unused_imports, reason = "named in the documentation")]

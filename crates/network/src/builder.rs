@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use garth_kernel::netns;
@@ -31,10 +32,17 @@ pub(crate) enum Request {
     Sweep(Vec<u16>, Reply<()>),
     /// As `Sweep` of nothing, if no lease is left; then end.
     Close(Reply<()>),
-    /// The ruleset may have been removed.
-    CheckRules,
-    /// The host's default routes may have changed.
-    CheckUplinks,
+    /// Put right what may have changed on the host.
+    Look(Check),
+}
+
+/// What may have been changed from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// The ruleset.
+    Rules,
+    /// The host's default routes, or its forwarding.
+    Uplinks,
 }
 
 /// Whether a recovered lease is still good.
@@ -66,6 +74,7 @@ pub(crate) struct Queue {
     /// Ready wires are kept: from the first lease on, and not after one could not be made.
     warming: bool,
     thread: Thread,
+    handle: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -109,13 +118,20 @@ impl Shared {
         answer.recv().map_err(|_| closed())?
     }
 
-    /// Asks without waiting.
-    pub(crate) fn tell(&self, request: Request) {
+    fn tell(&self, request: Request) {
         let mut queue = self.queue();
         if queue.thread == Thread::Running {
             queue.requests.push_back(request);
             drop(queue);
             self.changed.notify_one();
+        }
+    }
+
+    /// Asks for a check without waiting for it. Any number of reasons that come together make one.
+    pub(crate) fn check(&self, check: Check) {
+        let asked = |request: &Request| matches!(request, Request::Look(already) if *already == check);
+        if !self.queue().requests.iter().any(asked) {
+            self.tell(Request::Look(check));
         }
     }
 
@@ -125,8 +141,17 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    /// Lets the thread end after what it is doing.
-    pub(crate) fn stop(&self) {
+    /// Lets the thread end after what it is doing, and waits for it.
+    pub(crate) fn join(&self) {
+        self.stop();
+        let handle = self.queue().handle.take();
+        if let Some(handle) = handle {
+            // A panic there was printed when it happened.
+            drop(handle.join());
+        }
+    }
+
+    fn stop(&self) {
         self.queue().thread = Thread::Ended;
         self.changed.notify_one();
     }
@@ -139,10 +164,11 @@ impl Shared {
             Thread::NotStarted => {}
         }
         let shared = Arc::clone(self);
-        std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name("garth-network".to_owned())
             .spawn(move || Builder::run(&shared))
             .map_err(|error| Error::kernel("cannot start the network thread", error))?;
+        queue.handle = Some(handle);
         queue.thread = Thread::Running;
         Ok(())
     }
@@ -232,8 +258,8 @@ impl<'a> Builder<'a> {
                 self.shared.stop();
                 drop(reply.send(outcome));
             }
-            Request::CheckRules => self.check("the sandboxes' ruleset", |host| host.load_rules()),
-            Request::CheckUplinks => self.check("the forwarding of the uplinks", Host::follow_uplinks),
+            Request::Look(Check::Rules) => self.look("the sandboxes' ruleset", Host::check_rules),
+            Request::Look(Check::Uplinks) => self.look("the forwarding of the uplinks", Host::follow_uplinks),
         }
     }
 
@@ -315,7 +341,7 @@ impl<'a> Builder<'a> {
         cleared
     }
 
-    fn check(&mut self, what: &str, act: impl FnOnce(&mut Host) -> Result<(), Error>) {
+    fn look(&mut self, what: &str, act: impl FnOnce(&mut Host) -> Result<(), Error>) {
         let Some(host) = &mut self.host else { return };
         if let Err(error) = act(host) {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot restore {what}");

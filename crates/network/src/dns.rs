@@ -8,8 +8,17 @@
 //! every direction: questions under way per sandbox and in all, connections, time, bytes. It runs in
 //! a thread of its own, so that a flood of questions costs the daemon nothing but that thread.
 
+mod forwarder;
+mod limits;
+mod question;
+mod resolvers;
+mod service;
+
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+use resolvers::Resolvers;
+pub(crate) use service::Service;
 
 use crate::{Error, ErrorKind};
 

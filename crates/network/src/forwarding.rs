@@ -19,27 +19,28 @@ use garth_kernel::netlink::Socket;
 use garth_kernel::rtnl::{self, Link, ListedRoute};
 
 use crate::config::{ANY_GATEWAY, ANY_WIRE};
-use crate::{Error, ruleset, sysctl};
+use crate::{Error, ErrorKind, ruleset, sysctl};
 
-const TABLE: &str = "garth_forwarding";
+/// The table that all daemons of a host share.
+pub(crate) const TABLE: &str = "garth_forwarding";
 const WHOLE4: &str = "ipv4/ip_forward";
 const WHOLE6: &str = "ipv6/conf/all/forwarding";
 
 type Interfaces = BTreeSet<String>;
 
+/// How the host's forwarding was found, and what was changed.
+#[derive(Debug, Default)]
+pub(crate) struct Forwarding {
+    uplinks: Uplinks,
+    record: Record,
+}
+
 /// Interfaces that lead to the internet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Uplinks {
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Uplinks {
     ipv4: Interfaces,
     ipv6: Interfaces,
     smallest_mtu: Option<u32>,
-}
-
-impl Uplinks {
-    /// The largest packet that every uplink takes: 1500 where there is none or they take more.
-    pub(crate) fn mtu(&self) -> u32 {
-        self.smallest_mtu.unwrap_or(1500).clamp(1280, 1500)
-    }
 }
 
 /// Interfaces by what was done to them: the sets of the table.
@@ -54,8 +55,16 @@ struct Record {
 }
 
 impl Record {
-    fn is_empty(&self) -> bool {
-        self.opened4.is_empty() && self.opened6.is_empty() && self.advertised6.is_empty()
+    fn add(&mut self, other: Self) {
+        self.opened4.extend(other.opened4);
+        self.opened6.extend(other.opened6);
+        self.advertised6.extend(other.advertised6);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        for names in [&mut self.opened4, &mut self.opened6, &mut self.advertised6] {
+            names.retain(|name| keep(name));
+        }
     }
 
     fn sets(&self) -> [(&'static str, &Interfaces); 3] {
@@ -70,22 +79,39 @@ struct Setting {
     value: &'static str,
 }
 
-/// Switches on what is not, and returns the uplinks. The calling thread must be in the host's
-/// network namespace; the caller holds the lock among daemons.
-pub(crate) fn open(socket: &mut Socket) -> Result<Uplinks, Error> {
-    let failed = |error| Error::kernel("cannot list the host's routes", error);
-    let links = rtnl::links(socket).map_err(failed)?;
-    let uplinks = uplinks(&links, &rtnl::routes(socket).map_err(failed)?);
-    let all = links.iter().map(|link| link.name.as_str()).filter(|name| !is_ours(name)).map(str::to_owned).collect();
-    let missing = missing(&uplinks, &all);
-    // First the record and the guard, then the change: a crash in between leaves nothing open.
-    if !missing.is_empty() {
-        ruleset::load(&record_script(&missing))?;
-        apply(&switch_on(&missing, by_interface()))?;
-    } else if sysctl::is_on(WHOLE4) {
-        hand_over("opened4")?;
+impl Forwarding {
+    /// The largest packet that every uplink takes: 1500 where there is none or they take more.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.uplinks.smallest_mtu.unwrap_or(1500).clamp(1280, 1500)
     }
-    Ok(uplinks)
+
+    /// Switches on what is not. The calling thread must be in the host's network namespace; the
+    /// caller holds the lock among daemons.
+    pub(crate) fn follow(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        let failed = |error| Error::kernel("cannot list the host's routes", error);
+        let links = rtnl::links(socket).map_err(failed)?;
+        self.uplinks = uplinks(&links, &rtnl::routes(socket).map_err(failed)?);
+        let others = links.into_iter().map(|link| link.name).filter(|name| !is_ours(name)).collect();
+        let kept = recorded()?;
+        // The kernel's record is the truth; ours is for when somebody has flushed it.
+        let mut record = kept.clone().unwrap_or_else(|| self.record.clone());
+        // Somebody else switched the whole host on: it is not ours to guard or to switch off.
+        if sysctl::is_on(WHOLE4) {
+            record.opened4.clear();
+        }
+        if by_interface() && sysctl::is_on(WHOLE6) {
+            record.opened6.clear();
+        }
+        let missing = missing(&self.uplinks, &others);
+        record.add(missing.clone());
+        // First the record and the guard, then the change: a crash in between leaves nothing open.
+        if kept.unwrap_or_default() != record {
+            ruleset::load(&script(&record))?;
+        }
+        apply(&switch_on(&missing, by_interface()))?;
+        self.record = record;
+        Ok(())
+    }
 }
 
 /// Switches off what was switched on, unless another daemon's sandboxes still need it.
@@ -94,13 +120,8 @@ pub(crate) fn close(socket: &mut Socket, own_gateway: &str) -> Result<(), Error>
     if links.iter().any(|link| link.name.starts_with(ANY_GATEWAY) && link.name != own_gateway) {
         return Ok(());
     }
-    let Some(record) = recorded()? else { return Ok(()) };
-    let present = |name: &String| links.iter().any(|link| link.name == *name);
-    let record = Record {
-        opened4: record.opened4.into_iter().filter(present).collect(),
-        opened6: record.opened6.into_iter().filter(present).collect(),
-        advertised6: record.advertised6.into_iter().filter(present).collect(),
-    };
+    let Some(mut record) = recorded()? else { return Ok(()) };
+    record.retain(|name| links.iter().any(|link| link.name == name));
     apply(&switch_off(&record, by_interface(), sysctl::is_on(WHOLE4)))?;
     ruleset::load(&ruleset::removal(TABLE))
 }
@@ -157,11 +178,15 @@ fn is_plain(name: &str) -> bool {
     plain
 }
 
-fn record_script(record: &Record) -> String {
+/// The guard, with exactly these interfaces in its sets.
+fn script(record: &Record) -> String {
     let mut script = String::from(include_str!("forwarding.nft"));
-    for (set, names) in record.sets().into_iter().filter(|(_, names)| !names.is_empty()) {
-        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-        script.push_str(&format!("add element inet {TABLE} {set} {{ {} }}\n", names.join(", ")));
+    for (set, names) in record.sets() {
+        script.push_str(&format!("flush set inet {TABLE} {set}\n"));
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+            script.push_str(&format!("add element inet {TABLE} {set} {{ {} }}\n", names.join(", ")));
+        }
     }
     script
 }
@@ -203,23 +228,11 @@ fn apply(settings: &[Setting]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Somebody else switched the whole host on: it is not ours to guard or to switch off.
-fn hand_over(set: &str) -> Result<(), Error> {
-    match recorded()? {
-        Some(record) if !record.is_empty() => ruleset::load(&format!("flush set inet {TABLE} {set}\n")),
-        _ => Ok(()),
-    }
-}
-
 /// The record in the kernel; `None` when there is no table.
 fn recorded() -> Result<Option<Record>, Error> {
-    if !ruleset::run(&["list", "tables", "inet"], "")?.lines().any(|line| line.trim() == format!("table inet {TABLE}"))
-    {
-        return Ok(None);
-    }
-    let json = ruleset::run(&["-j", "list", "table", "inet", TABLE], "")?;
+    let Some(json) = ruleset::list(&["-j", "list", "table", "inet", TABLE])? else { return Ok(None) };
     let json: serde_json::Value = serde_json::from_str(&json)
-        .map_err(|error| Error::because(crate::ErrorKind::RulesetRefused, "cannot understand what nft lists", error))?;
+        .map_err(|error| Error::because(ErrorKind::RulesetRefused, "cannot understand what nft lists", error))?;
     Ok(Some(Record {
         opened4: elements(&json, "opened4"),
         opened6: elements(&json, "opened6"),
@@ -281,6 +294,14 @@ mod tests {
         ]});
         assert_eq!(elements(&json, "opened4"), names(&["eth0", "wlan0"]));
         assert_eq!(elements(&json, "opened6"), names(&[]));
+    }
+
+    #[test]
+    fn the_guard_is_loaded_with_exactly_what_is_recorded() {
+        let record = Record { opened4: names(&["eth0", "wlan0"]), ..Record::default() };
+        let script = script(&record);
+        assert!(script.contains("flush set inet garth_forwarding opened6\n"));
+        assert!(script.contains("add element inet garth_forwarding opened4 { \"eth0\", \"wlan0\" }\n"));
     }
 
     #[test]

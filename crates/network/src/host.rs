@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use garth_kernel::netlink::Socket;
 use garth_kernel::rtnl;
@@ -12,9 +13,10 @@ use crate::address::Network;
 use crate::builder::Shared;
 use crate::config::Names;
 use crate::dns;
-use crate::forwarding::{self, Uplinks};
+use crate::forwarding::{self, Forwarding};
 use crate::layout::Layout;
 use crate::slot::{Ready, Wire};
+use crate::watch::Watch;
 use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
 
 /// Serialises what daemons do to what they share: the choice of a subnet and the forwarding of the
@@ -27,15 +29,18 @@ pub(crate) struct Host {
     socket: Socket,
     names: Names,
     layout: Layout,
-    uplinks: Uplinks,
+    forwarding: Forwarding,
     ipv6: bool,
-    dns: dns::Sockets,
+    /// The ruleset as the kernel had it after it was loaded.
+    rules: String,
+    _dns: dns::Service,
+    _watch: Watch,
 }
 
 impl Host {
     /// Makes what is missing and adopts what an earlier daemon of this data directory left. The
     /// calling thread must be in the host's network namespace.
-    pub(crate) fn set_up(shared: &Shared) -> Result<Self, Error> {
+    pub(crate) fn set_up(shared: &Arc<Shared>) -> Result<Self, Error> {
         let (config, names) = (&shared.config, &shared.names);
         let _lock = lock()?;
         let mut socket = open_socket()?;
@@ -45,25 +50,43 @@ impl Host {
             && matches!(sysctl::read("ipv6/conf/default/disable_ipv6"), Ok(Some(value)) if value == "0");
         let gateway = Gateway { names, layout: &layout, ipv6 };
         gateway.raise(&mut socket)?;
-        let dns = dns::bind(layout.gateway4(), layout.dns_port)?;
-        let layout = layout.with_dns_port(dns.port);
+        let sockets = dns::bind(layout.gateway4(), layout.dns_port)?;
+        let layout = layout.with_dns_port(sockets.port);
         layout.save(&path)?;
-        let mut host = Self { socket, names: names.clone(), layout, uplinks: Uplinks::default(), ipv6, dns };
-        host.load_rules()?;
-        host.uplinks = forwarding::open(&mut host.socket)?;
-        Ok(host)
+        // Before what it watches is looked at, so that no change falls between.
+        let watch = Watch::start(shared)?;
+        let rules = load_rules(names, &layout)?;
+        let mut forwarding = Forwarding::default();
+        forwarding.follow(&mut socket)?;
+        let dns = dns::Service::start(sockets, config.upstream.as_deref())?;
+        Ok(Self { socket, names: names.clone(), layout, forwarding, ipv6, rules, _dns: dns, _watch: watch })
     }
 
-    /// Loads the ruleset, also when it was there.
-    pub(crate) fn load_rules(&self) -> Result<(), Error> {
-        ruleset::load(&ruleset::text(&self.names, &self.layout))
+    /// Loads the ruleset again if it is not as it was.
+    pub(crate) fn check_rules(&mut self) -> Result<(), Error> {
+        if ruleset::loaded(&self.names)?.as_ref() != Some(&self.rules) {
+            tracing::warn!(
+                table = self.names.table(),
+                "the sandboxes' rules were changed from outside; loading them again"
+            );
+            self.rules = load_rules(&self.names, &self.layout)?;
+        }
+        self.follow_uplinks()
     }
 
-    /// Lets the interfaces that lead to the internet forward answers; called again when the host's
-    /// routes have changed.
+    /// Lets the interfaces that lead to the internet, and every wire, forward; for when the host's
+    /// routes or settings have changed.
     pub(crate) fn follow_uplinks(&mut self) -> Result<(), Error> {
         let _lock = lock()?;
-        self.uplinks = forwarding::open(&mut self.socket)?;
+        self.forwarding.follow(&mut self.socket)?;
+        let prefix = self.names.wire_prefix();
+        let links = rtnl::links(&mut self.socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
+        let wires = links.iter().filter(|link| link.name.starts_with(&prefix));
+        // Switching net.ipv4.ip_forward off switches every interface off.
+        for wire in wires.filter(|link| !sysctl::is_on(&format!("ipv4/conf/{}/forwarding", link.name))) {
+            // A wire that has gone since needs nothing.
+            drop(self.socket.apply(&[rtnl::forward_ipv4(wire.index)]));
+        }
         Ok(())
     }
 
@@ -73,7 +96,7 @@ impl Host {
         let wire = Wire {
             slot,
             name: self.names.wire(slot),
-            mtu: self.uplinks.mtu(),
+            mtu: self.forwarding.mtu(),
             ipv4: self.layout.ipv4(slot),
             gateway4: self.layout.gateway4(),
             ipv6,
@@ -133,9 +156,7 @@ impl Gateway<'_> {
         // A bridge that nothing is ever plugged into: of the kinds of interface that can hold an
         // address, every host that runs containers has this one.
         if rtnl::index(socket, &name).is_none() {
-            socket
-                .apply(&[rtnl::add_link(&name, "bridge")])
-                .map_err(|error| Error::kernel(failed("make"), error))?;
+            socket.apply(&[rtnl::add_link(&name, "bridge")]).map_err(|error| Error::kernel(failed("make"), error))?;
         }
         let index = rtnl::index(socket, &name).ok_or_else(|| Error::new(ErrorKind::Kernel, failed("find")))?;
         let mut requests = Vec::new();
@@ -152,6 +173,12 @@ impl Gateway<'_> {
         }
         socket.apply(&requests).map_err(|error| Error::kernel(failed("address"), error))
     }
+}
+
+fn load_rules(names: &Names, layout: &Layout) -> Result<String, Error> {
+    ruleset::load(&ruleset::text(names, layout))?;
+    let vanished = || Error::new(ErrorKind::RulesetRefused, "the sandboxes' rules vanished while they were loaded");
+    ruleset::loaded(names)?.ok_or_else(vanished)
 }
 
 fn choose_layout(socket: &mut Socket, path: &Path, names: &Names) -> Result<Layout, Error> {

@@ -37,6 +37,7 @@ mod network;
 mod ruleset;
 mod slot;
 mod sysctl;
+mod watch;
 
 pub use config::NetworkConfig;
 pub use error::{Error, ErrorKind};

@@ -107,7 +107,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.shared.join();
     }
 }
 

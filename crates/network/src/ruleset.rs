@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::blocked::{BLOCKED4, BLOCKED6, Block};
 use crate::config::{ANY_GATEWAY, ANY_WIRE, Names};
@@ -48,13 +48,32 @@ pub(crate) fn removal(table: &str) -> String {
 
 /// Runs `nft -f -` in the network namespace of the calling thread: all of `script` or nothing.
 pub(crate) fn load(script: &str) -> Result<(), Error> {
-    run(&["-f", "-"], script).map(drop)
+    let output = run(&["-f", "-"], script)?;
+    if output.status.success() { Ok(()) } else { Err(refused(&output)) }
 }
 
-/// Runs `nft` and returns what it printed.
-pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
+/// What `nft` lists for these arguments; `None` when it says that there is no such thing.
+pub(crate) fn list(arguments: &[&str]) -> Result<Option<String>, Error> {
+    let output = run(arguments, "")?;
+    if output.status.success() {
+        return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
+    }
+    match String::from_utf8_lossy(&output.stderr).contains("No such file or directory") {
+        true => Ok(None),
+        false => Err(refused(&output)),
+    }
+}
+
+/// The rules as they are in the kernel, without counters and without what sets hold; for comparing
+/// with a later state. `None` when the table is gone.
+pub(crate) fn loaded(names: &Names) -> Result<Option<String>, Error> {
+    list(&["-s", "-t", "list", "table", "inet", &names.table()])
+}
+
+fn run(arguments: &[&str], input: &str) -> Result<Output, Error> {
     let program = program().ok_or_else(|| Error::new(ErrorKind::NftMissing, "the nft program is not installed"))?;
     let failed = |error: io::Error| Error::because(ErrorKind::RulesetRefused, "cannot run nft", error);
+    // Without an environment its messages are in English, which `list` reads.
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -66,14 +85,14 @@ pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     // nft reads all of its input before it says anything, so this cannot block on its output; that
     // it went away early shows in its exit status.
     if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin.write_all(input.as_bytes()));
     }
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
+    child.wait_with_output().map_err(failed)
+}
+
+fn refused(output: &Output) -> Error {
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::because(ErrorKind::RulesetRefused, "nft refused the sandboxes' ruleset", io::Error::other(said)))
+    Error::because(ErrorKind::RulesetRefused, "nft refused the sandboxes' ruleset", io::Error::other(said))
 }
 
 /// The `nft` program, if it is installed.

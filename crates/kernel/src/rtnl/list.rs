@@ -115,8 +115,9 @@ fn address(payload: &[u8]) -> Option<Address> {
     Some(Address { index, address: ip(value)?, prefix })
 }
 
-/// A route from the payload of `RTM_NEWROUTE` or `RTM_DELROUTE`.
-pub(crate) fn route(payload: &[u8]) -> Option<ListedRoute> {
+/// A route from the payload of `RTM_NEWROUTE` or `RTM_DELROUTE`; `None` for what is not well
+/// formed.
+pub fn route(payload: &[u8]) -> Option<ListedRoute> {
     let (family, prefix, kind) = (*payload.first()?, *payload.get(1)?, *payload.get(7)?);
     let mut destination = match i32::from(family) {
         libc::AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

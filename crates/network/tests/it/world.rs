@@ -91,7 +91,10 @@ pub fn open(host: &OwnedFd, config: NetworkConfig) -> Network {
 fn join(host: &OwnedFd, outside: &OwnedFd, neighbour: &OwnedFd) {
     for netns in [host, outside, neighbour] {
         // Addresses are good at once instead of after a second of asking whether others have them.
-        sh(netns, "echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
+        sh(
+            netns,
+            "echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad",
+        );
     }
     // Descriptors of this process as `ip` sees them: its child inherits none, but can open ours.
     let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(fd));
