@@ -62,6 +62,9 @@ pub enum ErrorKind {
     /// The pool's filesystem is damaged or not ours; nothing was changed.
     #[error("the pool is damaged or is not a pool of Garth")]
     Corrupt,
+    /// The pool was made with another driver than the one asked for.
+    #[error("the pool was made with the {0} driver")]
+    OtherDriver(&'static str),
     /// Something still uses the pool.
     #[error("the pool is in use")]
     Busy,
@@ -97,6 +100,14 @@ impl Error {
     /// What was being done.
     pub fn step(&self) -> &'static str {
         self.step
+    }
+
+    /// Is it only that this machine cannot run the btrfs driver? Never true of a full disk or damage.
+    pub(crate) fn is_missing_feature(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::ProgramMissing { .. } | ErrorKind::NoBtrfs | ErrorKind::NoLoopDevice | ErrorKind::MountRefused
+        )
     }
 
     /// What the user can do about it, when there is something.

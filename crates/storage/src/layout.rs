@@ -44,6 +44,11 @@ impl Layout {
         self.root.join("drafts")
     }
 
+    /// The file that says which driver made the pool.
+    pub(crate) fn driver(&self) -> PathBuf {
+        self.root.join("driver")
+    }
+
     pub(crate) fn image(&self, id: ImageId) -> PathBuf {
         self.images().join(id.to_string())
     }

@@ -18,6 +18,7 @@
 //! mounts nothing but the pool itself: joining the directories of a [`DiskRoot`] is the runtime's work.
 #![forbid(unsafe_code)]
 
+mod btrfs;
 mod disk;
 mod error;
 mod image;

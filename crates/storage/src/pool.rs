@@ -1,10 +1,11 @@
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use garth_spec::{ByteSize, ImageId, ProjectId};
 
+use crate::btrfs::Btrfs;
 use crate::disk::{Disk, DiskUsage};
 use crate::error::{At, Error, ErrorKind};
 use crate::image::{Image, ImageDraft, ImageMeta, Record, finish_skeleton, make_skeleton, read_record};
@@ -90,6 +91,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Backing {
+    Btrfs(Btrfs),
     Overlay(Overlay),
 }
 
@@ -99,21 +101,35 @@ impl Pool {
     pub fn open(data_dir: &Path, options: &PoolOptions) -> Result<Self, Error> {
         let root = data_dir.join("pool");
         make_private_dir(&root)?;
-        if options.driver == DriverChoice::Btrfs {
-            return Err(Error::new(ErrorKind::NoBtrfs, "open pool", &root));
+        let mut warnings = Vec::new();
+        let backing = match choose(data_dir, &root, options.driver)? {
+            Chosen::Overlay => Backing::Overlay(Overlay),
+            Chosen::Btrfs => Backing::Btrfs(Btrfs::open(data_dir, &root, options)?),
+            Chosen::BtrfsIfThere => match Btrfs::open(data_dir, &root, options) {
+                Ok(btrfs) => Backing::Btrfs(btrfs),
+                Err(error) if error.is_missing_feature() => {
+                    warnings.push(format!("quotas and instant snapshots are off, the overlay driver is used: {error}"));
+                    Backing::Overlay(Overlay)
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if matches!(backing, Backing::Overlay(_)) {
+            warnings.push("the overlay driver has no quotas: a project can fill the host's disk".to_owned());
         }
-        let backing = Backing::Overlay(Overlay);
-        let warnings = vec!["the overlay driver has no quotas: a project can fill the host's disk".to_owned()];
         let layout = Layout::new(root);
-        for dir in [layout.images(), layout.disks(), layout.drafts()] {
+        for dir in [layout.root().to_owned(), layout.images(), layout.disks(), layout.drafts()] {
             make_private_dir(&dir)?;
         }
-        Ok(Self { inner: Arc::new(Inner { layout, backing, warnings }) })
+        let pool = Self { inner: Arc::new(Inner { layout, backing, warnings }) };
+        pool.remember_driver()?;
+        Ok(pool)
     }
 
     /// The driver that runs this pool.
     pub fn driver(&self) -> Driver {
         match self.inner.backing {
+            Backing::Btrfs(_) => Driver::Btrfs,
             Backing::Overlay(_) => Driver::Overlay,
         }
     }
@@ -127,6 +143,7 @@ impl Pool {
     /// Without this the pool stays mounted and the next [`Pool::open`] finds it.
     pub fn close(&self) -> Result<(), Error> {
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.close(),
             Backing::Overlay(_) => Ok(()),
         }
     }
@@ -140,6 +157,10 @@ impl Pool {
         self.remove_tree(&path)?;
         let draft = ImageDraft::new(self.clone(), id, path.clone());
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => {
+                btrfs.make_room()?;
+                btrfs.make_subvolume(&path)?;
+            }
             Backing::Overlay(_) => make_private_dir(&path)?,
         }
         make_skeleton(&path).at("begin image", &path)?;
@@ -163,10 +184,14 @@ impl Pool {
 
     /// Deletes an image; fine when there is none.
     pub fn remove_image(&self, id: ImageId) -> Result<(), Error> {
+        let path = self.layout().image(id);
         match &self.inner.backing {
-            Backing::Overlay(_) => self.refuse_if_used(id)?,
+            Backing::Btrfs(btrfs) => btrfs.remove_tree(&path),
+            Backing::Overlay(_) => {
+                self.refuse_if_used(id)?;
+                self.discard(&path, &format!("image-{id}"))
+            }
         }
-        self.discard(&self.layout().image(id), &format!("image-{id}"))
     }
 
     /// Makes a project's disk from an image, with a hard limit where the driver has quotas.
@@ -178,8 +203,8 @@ impl Pool {
         let Some(image) = self.image(image)? else {
             return Err(Error::new(ErrorKind::ImageMissing(image), "create disk", &self.layout().image(image)));
         };
-        let _ = limit;
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.make_disk(project, &image, limit)?,
             Backing::Overlay(overlay) => {
                 let draft = self.layout().disk_draft(project);
                 self.remove_tree(&draft)?;
@@ -206,12 +231,16 @@ impl Pool {
 
     /// Deletes a project's disk; fine when it has none.
     pub fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
-        self.discard(&self.layout().disk(project), &format!("disk-{project}"))
+        match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.remove_disk(project),
+            Backing::Overlay(_) => self.discard(&self.layout().disk(project), &format!("disk-{project}")),
+        }
     }
 
     /// How full the pool is.
     pub fn usage(&self) -> Result<PoolUsage, Error> {
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.usage(),
             Backing::Overlay(overlay) => overlay.pool_usage(self.layout().root()),
         }
     }
@@ -221,6 +250,7 @@ impl Pool {
     /// is nothing to do.
     pub fn maintain(&self) -> Result<Maintained, Error> {
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.maintain(),
             Backing::Overlay(_) => Ok(Maintained::default()),
         }
     }
@@ -235,6 +265,10 @@ impl Pool {
             self.remove_tree(&entry.path())?;
             swept.drafts.push(entry.file_name().to_string_lossy().into_owned());
         }
+        match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.sweep()?,
+            Backing::Overlay(_) => {}
+        }
         Ok(swept)
     }
 
@@ -245,23 +279,28 @@ impl Pool {
         rustix::fs::syncfs(&dir).at("sync image", draft)?;
         fs::rename(draft, &path).at("publish image", &path)?;
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.seal(&path)?,
             Backing::Overlay(_) => sync_dir(&self.layout().images())?,
         }
         Ok(Image { id, meta, path })
     }
 
     pub(crate) fn set_disk_limit(&self, disk: &Disk, limit: ByteSize) -> Result<(), Error> {
-        let used = self.disk_usage(disk)?.used;
-        if used > limit.bytes() {
-            return Err(Error::new(ErrorKind::LimitBelowUse { used, limit }, "set disk limit", disk.path()));
-        }
         match &self.inner.backing {
-            Backing::Overlay(_) => Ok(()),
+            Backing::Btrfs(btrfs) => btrfs.set_limit(disk, limit),
+            Backing::Overlay(_) => {
+                let used = self.disk_usage(disk)?.used;
+                if used > limit.bytes() {
+                    return Err(Error::new(ErrorKind::LimitBelowUse { used, limit }, "set disk limit", disk.path()));
+                }
+                Ok(())
+            }
         }
     }
 
     pub(crate) fn disk_usage(&self, disk: &Disk) -> Result<DiskUsage, Error> {
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.disk_usage(disk),
             Backing::Overlay(overlay) => overlay.disk_usage(disk.path()).at("measure disk", disk.path()),
         }
     }
@@ -269,6 +308,7 @@ impl Pool {
     /// Removes a draft or a doomed tree; fine when there is none.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<(), Error> {
         match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.remove_tree(path),
             Backing::Overlay(_) => crate::removal::remove_tree(path).at("remove", path),
         }
     }
@@ -284,9 +324,22 @@ impl Pool {
             Err(error) => return Err(error).at("read disk record", &path),
         };
         let root = match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.disk_root(&path, &record.meta),
             Backing::Overlay(overlay) => overlay.disk_root(&path, &self.layout().image(record.id), &record.meta),
         };
         Ok(Some(Disk { pool: self.clone(), project, image: record.id, path, root }))
+    }
+
+    fn remember_driver(&self) -> Result<(), Error> {
+        let path = self.layout().driver();
+        let text = match self.driver() {
+            Driver::Btrfs => "btrfs",
+            Driver::Overlay => "overlay",
+        };
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        fs::write(&path, text).at("remember driver", &path)
     }
 
     /// Takes a tree out of sight in one step, then deletes it.
@@ -310,12 +363,49 @@ impl Pool {
     }
 }
 
+/// What is to be tried.
+enum Chosen {
+    Btrfs,
+    BtrfsIfThere,
+    Overlay,
+}
+
+/// A pool keeps the driver it was made with: with another one its projects would seem gone.
+fn choose(data_dir: &Path, root: &Path, choice: DriverChoice) -> Result<Chosen, Error> {
+    let known = if data_dir.join("pool.img").exists() {
+        Some(Driver::Btrfs)
+    } else {
+        match fs::read_to_string(Layout::new(root.to_owned()).driver()) {
+            Ok(text) if text == "btrfs" => Some(Driver::Btrfs),
+            Ok(text) if text == "overlay" => Some(Driver::Overlay),
+            Ok(_) => return Err(Error::new(ErrorKind::Corrupt, "read the pool's driver", root)),
+            Err(_) => None,
+        }
+    };
+    match (known, choice) {
+        (Some(Driver::Btrfs), DriverChoice::Overlay) => {
+            Err(Error::new(ErrorKind::OtherDriver("btrfs"), "open pool", root))
+        }
+        (Some(Driver::Overlay), DriverChoice::Btrfs) => {
+            Err(Error::new(ErrorKind::OtherDriver("overlay"), "open pool", root))
+        }
+        (Some(Driver::Btrfs), _) | (None, DriverChoice::Btrfs) => Ok(Chosen::Btrfs),
+        (Some(Driver::Overlay), _) | (None, DriverChoice::Overlay) => Ok(Chosen::Overlay),
+        (None, DriverChoice::Auto) => Ok(Chosen::BtrfsIfThere),
+    }
+}
+
 /// A directory that only root can enter: images hold set-user-id programs that users of the host must not reach.
 fn make_private_dir(path: &Path) -> Result<(), Error> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.at("make directory", path),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => other.at("make directory", path)?,
     }
+    // A filesystem that was just made has an open top directory.
+    if fs::metadata(path).at("make directory", path)?.mode() & 0o7777 != 0o700 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("make directory", path)?;
+    }
+    Ok(())
 }
 
 fn sync_dir(path: &Path) -> Result<(), Error> {
@@ -323,7 +413,7 @@ fn sync_dir(path: &Path) -> Result<(), Error> {
 }
 
 /// The names in a directory that are ids; what else is there is none of ours.
-fn ids<T: std::str::FromStr>(dir: &Path) -> Result<Vec<T>, Error> {
+pub(crate) fn ids<T: std::str::FromStr>(dir: &Path) -> Result<Vec<T>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
         found.extend(entry.at("list", dir)?.file_name().to_str().and_then(|name| name.parse().ok()));

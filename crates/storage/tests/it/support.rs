@@ -18,17 +18,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub fn open(options: &PoolOptions) -> Self {
+    /// A pool with an image that holds `etc/os`.
+    pub fn with_image(options: &PoolOptions) -> Result<Self, garth_storage::Error> {
         let dir = tempfile::Builder::new().prefix("garth-storage-").tempdir().unwrap();
-        let pool = Pool::open(dir.path(), options).unwrap();
-        Self { pool, dir }
-    }
-
-    /// With an image that holds `etc/os` and a set-user-id file.
-    pub fn with_image(options: &PoolOptions) -> Self {
-        let fixture = Self::open(options);
-        make_image(&fixture.pool, IMAGE);
-        fixture
+        let pool = Pool::open(dir.path(), options)?;
+        make_image(&pool, IMAGE);
+        Ok(Self { pool, dir })
     }
 }
 
@@ -64,4 +59,13 @@ pub fn with_each_driver(test: &str, check: impl Fn(&Fixture)) {
 /// Names left in a directory.
 pub fn names(dir: &Path) -> Vec<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Tries until it is so; the kernel cleans deleted subvolumes up in its own time.
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "waited too long for {what}");
+        std::thread::yield_now();
+    }
 }
