@@ -30,8 +30,8 @@ pub use command::{Attachment, Request, Size};
 pub use failure::Failure;
 pub use input::{Input, InputError};
 pub use output::{Next, Output, Reader};
-pub use ring::Chunk;
 pub use registry::{Entry, Processes, StartError};
+pub use ring::Chunk;
 pub use tree::{descendants, kill as kill_descendants, signal as signal_descendants};
 
 use crate::lock;

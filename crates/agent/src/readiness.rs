@@ -16,7 +16,10 @@ impl Steady for SignalFd {}
 impl Steady for Supervisor {}
 
 /// Watches a non-blocking descriptor.
-#[expect(deprecated, reason = "unsound only for types whose descriptor may change; its successor is an unsafe function")]
+#[expect(
+    deprecated,
+    reason = "unsound only for types whose descriptor may change; its successor is an unsafe function"
+)]
 pub fn watch<T: Steady>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(fd, interest)
 }

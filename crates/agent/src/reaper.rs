@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::Interest;
 
 use crate::Shared;
-use crate::readiness::watch;
 use crate::process::{descendants, kill_descendants, signal_descendants};
+use crate::readiness::watch;
 
 /// What a SIGTERM gives the processes before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -66,7 +66,10 @@ pub async fn shut_down(shared: &Arc<Shared>, grace: Duration) -> u32 {
     for process in live.iter().filter(|process| process.facts().terminal) {
         process.signal_leader(Signal::HUP);
     }
-    tokio::task::spawn_blocking(move || end_all(&supervisors, grace)).await.unwrap_or(0)
+    let killed = tokio::task::spawn_blocking(move || end_all(&supervisors, grace)).await.unwrap_or(0);
+    // The last output is worth a moment; a disk that hangs is not worth more.
+    let _ = tokio::time::timeout(PATIENCE, shared.processes.settle()).await;
+    killed
 }
 
 /// Supervisors are left alone: they end when nothing is below them. Adopted orphans are descendants as well.

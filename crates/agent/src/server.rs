@@ -61,8 +61,7 @@ impl Body for Answer {
 
 /// Accepts for ever.
 pub async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
-    let limits =
-        Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
+    let limits = Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
     let service = ConnectRpcService::new(rpc::services(&shared)).with_limits(limits);
     loop {
         let stream = match listener.accept().await {

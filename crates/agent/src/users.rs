@@ -107,11 +107,8 @@ fn by_name(passwd: &str, name: &str) -> Option<User> {
 fn by_number(passwd: &str, text: &str) -> Option<User> {
     // 2^32 - 1 means "unchanged" to setresuid(2).
     let uid: u32 = text.parse().ok().filter(|uid| *uid != u32::MAX)?;
-    let unnamed = User {
-        identity: Identity { uid, gid: 0, groups: Vec::new() },
-        name: uid.to_string(),
-        home: "/".to_owned(),
-    };
+    let unnamed =
+        User { identity: Identity { uid, gid: 0, groups: Vec::new() }, name: uid.to_string(), home: "/".to_owned() };
     Some(passwd.lines().filter_map(user).find(|user| user.identity.uid == uid).unwrap_or(unnamed))
 }
 

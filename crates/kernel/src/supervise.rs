@@ -189,9 +189,9 @@ impl Supervisor {
             // The last copy of the pipe's other end is closed, so neither task runs in our memory any more: the leader
             // closes it in execve or exit, the supervisor in exit, after it gave up the memory (do_exit: exit_mm, then
             // exit_files).
-            self.prepared.take();
             self.stacks.take();
-            return Ok(Report::Gone);
+            let leader = self.prepared.take().and_then(|prepared| prepared.unreported_leader());
+            return Ok(leader.map_or(Report::Gone, |leader| Report::Started { leader }));
         }
         let number = |at: usize| i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (kind, value, errno) = (number(0) as u32, number(4), number(8));
@@ -283,10 +283,21 @@ impl Prepared {
             no_new_privs: u32::from(privileges == Privileges::Fixed),
             report: report.as_raw_fd(),
             leader_stack_top: stacks.leader_top(),
+            leader: 0,
             failed_step: 0,
             failed_errno: 0,
         });
         Ok(Self { order, stdio, _strings: strings, _arrays: arrays, _cwd: cwd, _groups: identity.groups })
+    }
+
+    /// The leader that became the program and killed the supervisor before that could say so. Only to be called when
+    /// nobody else uses this memory.
+    fn unreported_leader(&self) -> Option<Pid> {
+        if self.order.failed_step != 0 {
+            return None;
+        }
+        // SAFETY: the field is live and initialised; volatile, because another task wrote it.
+        Pid::from_raw(unsafe { ptr::read_volatile(&raw const self.order.leader) })
     }
 
     /// The supervisor has copies; the process's output ends only when the caller's are gone.

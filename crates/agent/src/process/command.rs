@@ -85,9 +85,8 @@ impl Plan {
         let program = request.argv.first().filter(|program| !program.is_empty());
         let program = program.ok_or_else(|| invalid("no program was given"))?;
         let asked = if request.user.is_empty() { &config.user } else { &request.user };
-        let user = users
-            .find(asked)
-            .map_err(|error| Failure::new(FailReason::FAIL_REASON_UNKNOWN_USER, error.to_string()))?;
+        let user =
+            users.find(asked).map_err(|error| Failure::new(FailReason::FAIL_REASON_UNKNOWN_USER, error.to_string()))?;
         let env = environment(request, config, &user)?;
         let cwd = directory(&request.cwd, config, &user);
         let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
@@ -126,8 +125,8 @@ fn text(bytes: impl Into<Vec<u8>>) -> Result<CString, Failure> {
 /// Defaults, then the sandbox's variables, then the request's.
 fn environment(request: &Request, config: &AgentConfig, user: &User) -> Result<Vec<(String, String)>, Failure> {
     let mut env: Vec<(String, String)> = Vec::with_capacity(6 + config.env.len() + request.env.len());
-    let defaults =
-        [("PATH", PATH), ("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let defaults = [("PATH", PATH), ("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)]
+        .map(|(n, v)| (n.to_owned(), v.to_owned()));
     let terminal = matches!(request.attachment, Attachment::Terminal(_));
     let terminal = terminal.then(|| ("TERM".to_owned(), "xterm-256color".to_owned()));
     let given = config.env.iter().chain(&request.env).cloned();

@@ -63,7 +63,10 @@ impl Output {
     /// The output of a process of an earlier sandbox.
     pub fn archived(segments: Vec<Segment>, ended: Ended) -> Self {
         let (next, stored) = (ended.offset, ended.offset);
-        Self { state: Mutex::new(State { next, stored, segments, ended: Some(ended), ..State::default() }), ..Self::default() }
+        Self {
+            state: Mutex::new(State { next, stored, segments, ended: Some(ended), ..State::default() }),
+            ..Self::default()
+        }
     }
 
     /// Adds output and wakes the readers.

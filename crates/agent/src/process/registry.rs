@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::archive::{self, Archived, REMEMBERED};
 use super::command::Plan;
@@ -81,6 +81,8 @@ pub struct Processes {
     keep: Keep,
     null: File,
     list: Mutex<List>,
+    /// Woken when a process's task has ended.
+    settled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,8 @@ struct List {
     /// Ids of starts under way.
     starting: Vec<String>,
     closed: bool,
+    /// Tasks of processes.
+    active: usize,
     ends: usize,
 }
 
@@ -97,7 +101,7 @@ impl Processes {
     /// None yet. `state` is the agent's directory on the project's disk.
     pub fn new(config: AgentConfig, users: Users, state: OwnedFd) -> std::io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        Ok(Self { config, users, keep: Keep::below(state), null, list: Mutex::default() })
+        Ok(Self { config, users, keep: Keep::below(state), null, list: Mutex::default(), settled: Notify::new() })
     }
 
     /// Starts a process; returns when its program runs.
@@ -120,6 +124,17 @@ impl Processes {
     /// No process is started from now on.
     pub fn close(&self) {
         lock(&self.list).closed = true;
+    }
+
+    /// Waits until nothing of any process is left and all output is stored.
+    pub async fn settle(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if lock(&self.list).active == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Processes in memory, in the order in which they started.
@@ -174,7 +189,8 @@ impl Processes {
         if list.closed {
             return Err(StartError::ShuttingDown);
         }
-        let taken = |id: &str| list.starting.iter().any(|other| other == id) || list.processes.iter().any(|p| p.id == id);
+        let taken =
+            |id: &str| list.starting.iter().any(|other| other == id) || list.processes.iter().any(|p| p.id == id);
         let id = if asked.is_empty() { new_id() } else { asked.to_owned() };
         let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         if id.is_empty() || id.len() > 64 || !id.bytes().all(plain) {
@@ -281,6 +297,7 @@ impl Processes {
         let mut list = lock(&self.list);
         list.starting.retain(|id| *id != process.id);
         list.processes.push(process);
+        list.active += 1;
     }
 
     /// Lets go of what ended longest ago, in memory and sometimes on disk.
@@ -295,8 +312,10 @@ impl Processes {
                 !drop
             });
             list.ends += 1;
+            list.active -= 1;
             list.ends.is_multiple_of(PRUNE_EVERY) && self.keep.is_used()
         };
+        self.settled.notify_waiters();
         if prune {
             let running: Vec<String> =
                 self.live().iter().filter(|process| !process.is_gone()).map(|process| process.id.clone()).collect();

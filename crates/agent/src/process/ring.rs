@@ -271,11 +271,13 @@ impl Ring {
     /// says how far it came.
     pub fn append(&mut self, process: &Process, chunks: &[Chunk]) -> io::Result<()> {
         for group in chunks.chunk_by(|a, b| a.stream == b.stream) {
+            let length: usize = group.iter().map(|chunk| chunk.data.len()).sum();
+            let empty = self.segments.last().is_some_and(|segment| segment.start == self.next);
+            let full = !empty && self.size + length as u64 > self.turn;
             // Offsets are counted from the file's first, so a hole needs a new file.
-            if self.size >= self.turn || self.next != group[0].offset {
+            if full || self.next != group[0].offset {
                 self.turn_over(process, group[0].offset)?;
             }
-            let length: usize = group.iter().map(|chunk| chunk.data.len()).sum();
             let mut record = record(group[0].stream as u32, length);
             group.iter().for_each(|chunk| record.extend_from_slice(&chunk.data));
             self.write(&record)?;

@@ -122,7 +122,8 @@ impl Store {
 
     fn begin(&mut self) {
         self.due = None;
-        let (ring, keep, capacity, process) = (self.ring.take(), self.keep.clone(), self.capacity, Arc::clone(&self.process));
+        let (ring, keep, capacity, process) =
+            (self.ring.take(), self.keep.clone(), self.capacity, Arc::clone(&self.process));
         self.job = Some(tokio::task::spawn_blocking(move || write(ring, &keep, capacity, &process)));
     }
 

@@ -23,11 +23,7 @@ impl SandboxService {
 }
 
 impl Sandbox for SandboxService {
-    async fn info(
-        &self,
-        _: RequestContext,
-        _: ServiceRequest<'_, InfoRequest>,
-    ) -> ServiceResult<InfoResponse> {
+    async fn info(&self, _: RequestContext, _: ServiceRequest<'_, InfoRequest>) -> ServiceResult<InfoResponse> {
         Response::ok(InfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             envd_version: ENVD_VERSION.to_owned(),
@@ -36,11 +32,7 @@ impl Sandbox for SandboxService {
         })
     }
 
-    async fn usage(
-        &self,
-        _: RequestContext,
-        _: ServiceRequest<'_, UsageRequest>,
-    ) -> ServiceResult<UsageResponse> {
+    async fn usage(&self, _: RequestContext, _: ServiceRequest<'_, UsageRequest>) -> ServiceResult<UsageResponse> {
         Response::ok(usage::read())
     }
 

@@ -2,8 +2,8 @@
 
 use connectrpc::ErrorCode;
 use garth_protocol::agent::{
-    AttachRequest, CloseInputRequest, EndReason, GetRequest, ListRequest, Process, ResizeRequest, SendInputRequest,
-    SignalRequest, SignalScope, Terminal, WaitRequest, input_request, InputRequest,
+    AttachRequest, CloseInputRequest, EndReason, GetRequest, InputRequest, ListRequest, Process, ResizeRequest,
+    SendInputRequest, SignalRequest, SignalScope, Terminal, WaitRequest, input_request,
 };
 
 use crate::support::{Agent, Outcome, collect, is_root, next, run, shell, soon, start, until};
@@ -27,9 +27,9 @@ async fn attach(agent: &Agent, id: &str, since: u64) -> Outcome {
 /// Whether a process of the kernel with this command line exists.
 fn exists(needle: &str) -> bool {
     let lines = std::fs::read_dir("/proc").expect("/proc").flatten();
-    lines.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).any(|line| {
-        line.split(|byte| *byte == 0).any(|word| word == needle.as_bytes())
-    })
+    lines
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.split(|byte| *byte == 0).any(|word| word == needle.as_bytes()))
 }
 
 #[tokio::test]

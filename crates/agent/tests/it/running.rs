@@ -52,7 +52,8 @@ async fn environment_directory_and_user_are_as_asked() {
     if !is_root("environment_directory_and_user_are_as_asked") {
         return;
     }
-    let agent = Agent::start_in(tempfile::tempdir().expect("directory"), r#"{"env": [["A", "config"], ["B", "b"]]}"#).await;
+    let agent =
+        Agent::start_in(tempfile::tempdir().expect("directory"), r#"{"env": [["A", "config"], ["B", "b"]]}"#).await;
     let mut request = shell("echo $A $B $HOME; pwd; id -u; id -g; echo again > /dev/stdout");
     request.env = [("A".to_owned(), "request".to_owned())].into_iter().collect();
     request.cwd = "/usr".to_owned();
@@ -61,7 +62,7 @@ async fn environment_directory_and_user_are_as_asked() {
     let home = std::fs::read_to_string("/etc/passwd")
         .expect("passwd")
         .lines()
-        .find(|line| line.contains(":65534:"))
+        .find(|line| line.split(':').nth(2) == Some("65534"))
         .and_then(|line| line.split(':').nth(5).map(str::to_owned))
         .unwrap_or("/".to_owned());
     assert_eq!(outcome.text(), format!("request b {home}\n/usr\n65534\n12\nagain\n"), "{outcome:?}");
@@ -88,7 +89,12 @@ async fn starts_that_cannot_work_say_why() {
         (start(&["/etc/passwd"]), FailReason::FAIL_REASON_PERMISSION, 126, "/etc/passwd: permission denied"),
         (start(&["/etc"]), FailReason::FAIL_REASON_IS_DIRECTORY, 126, "/etc: is a directory"),
         (start(&[script]), FailReason::FAIL_REASON_NOT_EXECUTABLE, 126, "exec format error"),
-        (start(&["true", &long]), FailReason::FAIL_REASON_TOO_LONG, 126, "true: arguments and environment are too long"),
+        (
+            start(&["true", &long]),
+            FailReason::FAIL_REASON_TOO_LONG,
+            126,
+            "true: arguments and environment are too long",
+        ),
         (start(&[]), FailReason::FAIL_REASON_INVALID, 125, "no program was given"),
         (bad_cwd, FailReason::FAIL_REASON_BAD_CWD, 125, "cwd '/no/such/directory' does not exist"),
         (bad_user, FailReason::FAIL_REASON_UNKNOWN_USER, 125, "no user \"no-such-user\""),

@@ -136,8 +136,9 @@ impl ClientTransport for Socket {
         Box::pin(async move {
             let unavailable = |error: &dyn std::error::Error| ConnectError::unavailable(error.to_string());
             let stream = UnixStream::connect(path).await.map_err(|error| unavailable(&error))?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| unavailable(&error))?;
             tokio::spawn(connection);
             sender.send_request(request).await.map_err(|error| unavailable(&error))
         })

@@ -23,6 +23,8 @@ pub struct Order {
     pub no_new_privs: u32,
     pub report: c_int,
     pub leader_stack_top: *mut u8,
+    /// Written by the leader first of all: its program may kill the supervisor before that could report it.
+    pub leader: c_int,
     /// Written by the leader when it could not become the program.
     pub failed_step: u32,
     pub failed_errno: c_int,
@@ -90,6 +92,8 @@ fn reap(leader: isize, report: c_int) -> ! {
 /// The leader: becomes the program, or says at which step it could not.
 extern "C" fn lead(order: *mut c_void) -> ! {
     let order: *mut Order = order.cast();
+    // SAFETY: getpid(2) takes nothing; nobody else touches the Order meanwhile, see `supervise`.
+    unsafe { ptr::write_volatile(&raw mut (*order).leader, call(libc::SYS_getpid, [0; 5]) as c_int) };
     // SAFETY: as in `supervise`, which is suspended while this runs.
     let (step, errno) = become_program(unsafe { &*order });
     // SAFETY: nobody else touches the Order, see above; volatile, because the reader is another task.
