@@ -2,13 +2,14 @@
 
 use connectrpc::client::{BoxFuture, ClientBody, ClientConfig, ClientTransport, ServerStream};
 use connectrpc::{ConnectError, ErrorCode};
-use garth_api::{Client, ClientError, routes, stream_body};
+use garth_api::{Body, Client, ClientError, routes, stream_body};
 use garth_protocol::agent::{EventView, ProcessesClient};
+use garth_protocol::filesystem::{EntryInfo, FilesystemClient, StatRequest};
 use garth_spec::ProjectName;
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
-use crate::context::{Context, Patience, Repeat};
+use crate::context::{self, Context, Patience, Repeat};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -48,6 +49,8 @@ impl ClientTransport for Transport {
 pub struct Agent<'a> {
     pub project: &'a ProjectName,
     context: &'a Context,
+    start: Start,
+    files: FilesystemClient<Transport>,
     processes: ProcessesClient<Transport>,
 }
 
@@ -60,12 +63,39 @@ impl<'a> Agent<'a> {
             Start::OnDemand => config,
             Start::Never => config.with_default_header(routes::START_HEADER, "never"),
         };
-        Self { project, context, processes: ProcessesClient::new(transport, config) }
+        let files = FilesystemClient::new(transport.clone(), config.clone());
+        Self { project, context, start, files, processes: ProcessesClient::new(transport, config) }
     }
 
     /// The same agent, with another answer to a stopped project.
     pub fn again(&self, start: Start) -> Self {
         Self::of(self.context, self.project, start)
+    }
+
+    /// Makes a daemon answer and the project run: for a request whose body can be sent only once.
+    pub async fn wake(&self) -> Result<()> {
+        self.stat("/").await.map(drop)
+    }
+
+    /// What is at a path; none when nothing is.
+    pub async fn stat(&self, path: &str) -> Result<Option<EntryInfo>> {
+        let request = StatRequest { path: path.to_owned(), ..StatRequest::default() };
+        let mut patience = Patience::new(Repeat::Safe);
+        loop {
+            match self.files.stat(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_owned().entry.into_option()),
+                Err(error) if error.code == ErrorCode::NotFound && error.source_arc().is_none() => return Ok(None),
+                Err(error) => self.mend(&mut patience, &error).await?,
+            }
+        }
+    }
+
+    /// A request to one of the agent's plain HTTP paths, sent once.
+    pub async fn plain(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
+        if self.start == Start::Never {
+            request.headers_mut().insert(routes::START_HEADER, HeaderValue::from_static("never"));
+        }
+        self.context.client.agent(self.project, request).await.map_err(|error| context::failure(&error))
     }
 
     /// Asks the agent, starting a daemon when none answers. Every call of ours may be sent twice:

@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
+};
 use garth_api::{Client, ClientError};
 
 use crate::daemon::{Endpoint, Host};
@@ -19,6 +21,20 @@ pub fn projects() -> ArgValueCandidates {
             let projects = client.projects().await?.projects;
             Ok(projects.into_iter().map(|project| (project.name.to_string(), project.state.to_string())).collect())
         })
+    })
+}
+
+/// Completes one end of a copy: a file here, or `NAME:` of a project.
+pub fn copies() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let typed = current.to_string_lossy();
+        let projects = names(async |client| {
+            let projects = client.projects().await?.projects;
+            Ok(projects.into_iter().map(|project| (format!("{}:", project.name), project.state.to_string())).collect())
+        });
+        let mut found: Vec<_> = PathCompleter::any().complete(current);
+        found.extend(projects.into_iter().filter(|name| name.get_value().to_string_lossy().starts_with(&*typed)));
+        found
     })
 }
 

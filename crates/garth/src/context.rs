@@ -106,7 +106,7 @@ impl Patience {
 }
 
 /// What a person reads of a request that failed for good.
-fn failure(error: &ClientError) -> Failure {
+pub fn failure(error: &ClientError) -> Failure {
     let because = |failure: Failure| error.source().map_or(failure.clone(), |source| failure.because(source));
     match error {
         ClientError::Refused(error) => error.clone().into(),

@@ -108,8 +108,8 @@ impl<'a> Follower<'a> {
     }
 
     async fn resume(&mut self, error: &ConnectError) -> Result<()> {
-        // Whether the agent ended the stream by this error, or the stream just broke off.
-        let said_by_the_agent = self.events.trailers().is_some();
+        // An answer that breaks off is `internal`; whatever else there is comes from the agent.
+        let said_by_the_agent = error.code != ErrorCode::Internal;
         let since = match &mut self.from {
             From::Start { sent: 2.., .. } if said_by_the_agent && error.code == ErrorCode::AlreadyExists => 0,
             _ if said_by_the_agent => return Err(refused(error)),
@@ -185,39 +185,4 @@ fn fresh(next: u64, output: Output) -> Piece {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(next: u64, offset: u64, data: &str, (at, fresh_data, lost): (u64, &str, u64)) {
-        let output = Output {
-            stream: Stream::Stdout.into(),
-            offset,
-            data: Bytes::copy_from_slice(data.as_bytes()),
-            ..Output::default()
-        };
-        let piece =
-            Piece { stream: Stream::Stdout, offset: at, data: Bytes::copy_from_slice(fresh_data.as_bytes()), lost };
-        assert_eq!(fresh(next, output), piece);
-    }
-
-    #[test]
-    fn no_byte_is_lost_or_seen_twice() {
-        check(5, 5, "abc", (5, "abc", 0));
-        check(6, 5, "abc", (6, "bc", 0));
-        check(8, 5, "abc", (8, "", 0));
-        check(9, 5, "abc", (9, "", 0));
-    }
-
-    #[test]
-    fn a_hole_is_counted() {
-        check(2, 5, "abc", (5, "abc", 3));
-    }
-
-    #[test]
-    fn ids_are_what_the_agent_takes() {
-        let id = new_id().expect("random");
-        assert!(id.len() == 8 && id.bytes().all(|c| c.is_ascii_hexdigit()), "{id}");
-        assert_ne!(id, new_id().expect("random"));
-    }
-}
+mod tests;

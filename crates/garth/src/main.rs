@@ -30,6 +30,8 @@ mod signals;
 mod sink;
 mod tarball;
 mod terminal;
+mod transfer;
+mod unpack;
 
 use std::io;
 use std::process::ExitCode;

@@ -15,9 +15,9 @@ use crate::session::{self, Wiring};
 use crate::terminal;
 use crate::{duration, output};
 
-/// The most that one Start carries; the agent takes messages of 4 MiB. Far above what execve(2)
-/// takes with ordinary limits, so that whoever comes here gets the same answer from either.
-const LONGEST: usize = (4 << 20) - (64 << 10);
+/// The most that one Start carries: more than execve(2) ever takes (6 MiB, MAX_ARG_STRLEN aside), so that
+/// nothing that could run is refused here.
+const LONGEST: usize = 8 << 20;
 
 /// How the id of a process that is left running is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use http_body::{Body, Frame};
 use tar::{EntryType, Header};
 use tokio::sync::mpsc;
 
+use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
 /// One piece of the stream.
@@ -43,11 +44,11 @@ impl Body for Stream {
 pub struct Reading(Arc<Mutex<Option<Failure>>>);
 
 impl Reading {
-    /// Fails if something could not be read.
+    /// Fails if something could not be read; that the other side stopped taking it is its own failure.
     pub fn check(&self) -> Result<()> {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
+            Some(failure) if failure.exit != Exit::ReaderGone => Err(failure),
+            _ => Ok(()),
         }
     }
 }
@@ -222,7 +223,7 @@ impl<W: Write> Tree<W> {
 /// A failure for what is neither file, directory nor link.
 pub fn not_copied(path: &Path, what: &str) -> Failure {
     let message = format!("{} is {what}; only files, directories and links are copied", path.display());
-    Failure::new(crate::exit::Exit::Refused, "not_copied", message)
+    Failure::new(Exit::Refused, "not_copied", message)
 }
 
 fn header(meta: &Metadata) -> Header {
