@@ -2,5 +2,8 @@
 //! interfaces, rules and sysctls are not touched.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod advertisements;
+mod attacks;
 mod leases;
+mod names;
 mod world;

@@ -131,7 +131,7 @@ fn join(host: &OwnedFd, outside: &OwnedFd, neighbour: &OwnedFd) {
 }
 
 /// Servers on port 7777 of every address in `netns`: TCP sends the peer's address, UDP echoes.
-fn serve<'a>(netns: &OwnedFd, addresses: impl IntoIterator<Item = &'a &'a str>) {
+pub fn serve<'a>(netns: &OwnedFd, addresses: impl IntoIterator<Item = &'a &'a str>) {
     let tcp = inside(netns, || TcpListener::bind("[::]:7777").unwrap());
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
