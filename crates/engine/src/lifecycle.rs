@@ -1,0 +1,219 @@
+//! The steps of each operation, in order, with what undoes them. They block, and run one project's
+//! operation at a time; after each step stands the name by which a test kills the daemon there.
+
+use std::time::Duration;
+
+use garth_spec::{Handler, ImageName, ProjectSpec, Runtime, SandboxId, Transition};
+use jiff::Timestamp;
+
+use crate::engine::Shared;
+use crate::error::{Error, ErrorKind};
+use crate::fault::{self, Point};
+use crate::local::{Live, Order};
+use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
+use crate::store::Durability::Crash;
+
+/// How long processes have to end when no one says.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// What carries a runtime out here; never anything weaker than what was asked for.
+pub(crate) fn handler(runtime: Runtime) -> Result<Handler, Error> {
+    let missing = match runtime {
+        Runtime::Default => return Ok(Handler::DefaultNative),
+        Runtime::Sysbox => "this version of garth has no sysbox/native handler",
+        Runtime::Microvm => "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)",
+    };
+    Err(ErrorKind::RuntimeUnavailable { runtime, missing }.into())
+}
+
+/// Refuses a spec before anything is made for it.
+pub(crate) fn check(spec: &ProjectSpec) -> Result<(), Error> {
+    spec.check()?;
+    handler(spec.runtime).map(drop)
+}
+
+/// Makes a project's disk; on failure nothing is left.
+pub(crate) fn create(shared: &Shared, project: &mut Project) -> Result<(), Error> {
+    let doing = |error: Error| error.doing(|| format!("cannot create {}", project.name));
+    shared.store.insert(project).map_err(doing)?;
+    fault::reach(Point::CreateRecorded);
+    let made = make_disk(shared, project).and_then(|()| {
+        fault::reach(Point::CreateDiskMade);
+        project.step(Transition::Made)?;
+        shared.store.save(project, project.durability())
+    });
+    if let Err(error) = made {
+        project.state = garth_spec::ProjectState::Creating;
+        let undone = shared.local.remove_disk(project.id).and_then(|()| shared.store.delete(project));
+        if let Err(left) = undone {
+            tracing::error!(project = %project.name, error = left.chain(), "the next start of the daemon undoes this");
+        }
+        return Err(error.doing(|| format!("cannot create {}", project.name)));
+    }
+    fault::reach(Point::CreateCommitted);
+    Ok(())
+}
+
+fn make_disk(shared: &Shared, project: &mut Project) -> Result<(), Error> {
+    if project.spec.image == ImageName::host() {
+        shared.images.ensure_host(&shared.local, &shared.store).map_err(|error| error.step("image"))?;
+    }
+    shared.images.with(&project.spec.image, |image| {
+        project.image = Some(image.id);
+        project.image_config = image.config.clone();
+        shared.local.create_disk(project.id, image.id, project.spec.limits.disk).map_err(|error| error.step("disk"))
+    })
+}
+
+/// Makes a project's sandbox; on failure the project is stopped and says why.
+pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot start {}", project.name));
+    let handler = handler(project.spec.runtime).map_err(|error| doing(error, project))?;
+    project.step(Transition::Start)?;
+    let id = SandboxId::from_bits(random_bits());
+    project.sandbox = Some(SandboxEntry {
+        id,
+        runtime: project.spec.runtime,
+        handler,
+        network: project.spec.network,
+        record: None,
+        lease: None,
+        addresses: None,
+    });
+    let up = shared.store.save(project, Crash).and_then(|()| {
+        fault::reach(Point::StartRecorded);
+        bring_up(shared, project, id)
+    });
+    up.map_err(|error| {
+        fault::reach(Point::StartFailed);
+        give_up(shared, project, id, &error);
+        doing(error, project)
+    })
+}
+
+fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Live, Error> {
+    let lease = shared.local.lease(id, project.spec.network).map_err(|error| error.step("network"))?;
+    fault::reach(Point::StartLeased);
+    let (record, addresses) = (lease.record.clone(), lease.addresses);
+    let live = shared.local.start(Order { id, project, lease })?;
+    fault::reach(Point::StartStarted);
+    let mut running = project.clone();
+    running.step(Transition::Ready)?;
+    running.started_at = Some(Timestamp::now());
+    if let Some(entry) = &mut running.sandbox {
+        entry.record = Some(live.sandbox.record());
+        entry.lease = record;
+        entry.addresses = addresses;
+    }
+    if let Err(error) = shared.store.save(&running, Crash) {
+        live.sandbox.destroy()?;
+        return Err(error);
+    }
+    fault::reach(Point::StartCommitted);
+    *project = running;
+    Ok(live)
+}
+
+/// Undoes what a failed start left. The sandbox itself is gone: whoever fails to start one removes it.
+fn give_up(shared: &Shared, project: &mut Project, id: SandboxId, error: &Error) {
+    let released = shared.local.release(id);
+    let moved = project.step(Transition::Failed);
+    project.end(EndedReason::StartFailed, Some(error.chain()));
+    if let Err(left) = released.and(moved).and_then(|()| shared.store.save(project, Crash)) {
+        tracing::error!(project = %project.name, error = left.chain(), "the next start of the daemon undoes this");
+    }
+}
+
+/// Notes that the sandbox is to end.
+pub(crate) fn begin_stop(shared: &Shared, project: &mut Project) -> Result<(), Error> {
+    let mut stopping = project.clone();
+    stopping.step(Transition::Stop)?;
+    shared.store.save(&stopping, Crash)?;
+    fault::reach(Point::StopRecorded);
+    *project = stopping;
+    Ok(())
+}
+
+/// Ends what is left of the sandbox. Safe to repeat until it succeeds.
+pub(crate) fn finish_stop(
+    shared: &Shared,
+    project: &mut Project,
+    live: Option<&Live>,
+    reason: EndedReason,
+) -> Result<(), Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot stop {}", project.name));
+    let mut detail = None;
+    if let Some(live) = live {
+        detail = (reason == EndedReason::Died).then(|| how_it_died(live)).flatten();
+        live.sandbox.destroy().map_err(|error| doing(error.step("destroy"), project))?;
+    }
+    fault::reach(Point::StopDestroyed);
+    if let Some(id) = project.sandbox.as_ref().map(|entry| entry.id) {
+        shared.local.release(id).map_err(|error| doing(error.step("network"), project))?;
+    }
+    fault::reach(Point::StopReleased);
+    let mut stopped = project.clone();
+    stopped.step(Transition::Gone)?;
+    stopped.end(reason, detail);
+    shared.store.save(&stopped, Crash).map_err(|error| doing(error, project))?;
+    fault::reach(Point::StopCommitted);
+    *project = stopped;
+    Ok(())
+}
+
+fn how_it_died(live: &Live) -> Option<String> {
+    let usage = live.sandbox.usage().ok()?;
+    (usage.oom_kills > 0).then(|| "the kernel killed something in it for memory".to_owned())
+}
+
+/// Takes on a new spec: limits at once, the rest at the next start. On failure nothing has changed.
+pub(crate) fn change(
+    shared: &Shared,
+    project: &mut Project,
+    live: Option<&Live>,
+    to: ProjectSpec,
+) -> Result<(), Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot change {}", project.name));
+    let from = project.spec.limits;
+    let disk = from.disk != to.limits.disk;
+    let sandbox = live.filter(|_| from != garth_spec::Limits { disk: from.disk, ..to.limits });
+    if disk {
+        shared.local.set_disk_limit(project.id, to.limits.disk).map_err(|error| doing(error.step("disk"), project))?;
+        fault::reach(Point::ChangeDiskLimited);
+    }
+    let limited = sandbox.map_or(Ok(()), |live| live.sandbox.set_limits(&to.limits));
+    let saved = limited.and_then(|()| {
+        fault::reach(Point::ChangeSandboxLimited);
+        let changed = Project { spec: to, ..project.clone() };
+        shared.store.save(&changed, changed.durability())?;
+        *project = changed;
+        Ok(())
+    });
+    if let Err(error) = saved {
+        let disk_back = if disk { shared.local.set_disk_limit(project.id, from.disk) } else { Ok(()) };
+        let back = disk_back.and(sandbox.map_or(Ok(()), |live| live.sandbox.set_limits(&from)));
+        if let Err(left) = back {
+            tracing::error!(project = %project.name, error = left.chain(), "limits are not what the store says");
+        }
+        return Err(doing(error.step("limits"), project));
+    }
+    fault::reach(Point::ChangeCommitted);
+    Ok(())
+}
+
+/// Deletes a project that has no sandbox, with its disk. Safe to repeat until it succeeds.
+pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot remove {}", project.name));
+    if project.state != garth_spec::ProjectState::Removing {
+        let mut removing = project.clone();
+        removing.step(Transition::Remove)?;
+        shared.store.save(&removing, removing.durability()).map_err(|error| doing(error, project))?;
+        *project = removing;
+    }
+    fault::reach(Point::RemoveRecorded);
+    shared.local.remove_disk(project.id).map_err(|error| doing(error.step("disk"), project))?;
+    fault::reach(Point::RemoveDiskGone);
+    shared.store.delete(project).map_err(|error| doing(error, project))?;
+    fault::reach(Point::RemoveCommitted);
+    Ok(())
+}

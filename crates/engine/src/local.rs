@@ -1,0 +1,263 @@
+//! The local engine's drivers: the pool, the network and the sandboxes of this host, behind one closed
+//! enum whose other variant is a fake that tests use without root.
+//!
+//! Everything here blocks, and everything that removes is safe to repeat.
+
+#[cfg(any(test, feature = "fake"))]
+pub(crate) mod fake;
+mod host;
+
+use std::io::Read;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use garth_spec::{ByteSize, ImageConfig, ImageId, Limits, Network, ProjectId, SandboxId};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::doctor::Findings;
+use crate::error::Error;
+use crate::images::{ImageEntry, ImageFormat};
+use crate::project::Project;
+
+pub(crate) use host::{Host, HostConfig};
+
+/// What carries out the engine's decisions.
+#[derive(Debug)]
+pub(crate) enum Local {
+    /// This host.
+    Host(Box<Host>),
+    /// Numbers in a file.
+    #[cfg(any(test, feature = "fake"))]
+    Fake(Arc<fake::Fake>),
+}
+
+/// A running sandbox: the kernel's part of it, and the way to its agent.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) agent: Arc<Agent>,
+}
+
+/// The kernel's part of a sandbox.
+#[derive(Debug)]
+pub(crate) enum Sandbox {
+    Host(host::HostSandbox),
+    #[cfg(any(test, feature = "fake"))]
+    Fake(fake::FakeSandbox),
+}
+
+/// How a restarted daemon finds a sandbox again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SandboxRecord {
+    Host(garth_runtime::SandboxRecord),
+    #[cfg(any(test, feature = "fake"))]
+    Fake(SandboxId),
+}
+
+/// How a restarted daemon finds a sandbox's addresses again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LeaseRecord {
+    Host(garth_network::LeaseRecord),
+    #[cfg(any(test, feature = "fake"))]
+    Fake(SandboxId),
+}
+
+/// Where a sandbox is reached, from this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Its IPv4 address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address, where the host has IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// What a sandbox uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes of memory, page cache included.
+    pub memory: u64,
+    /// Microseconds of processor time.
+    pub cpu_micros: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Times the kernel killed something in it for memory.
+    pub oom_kills: u64,
+}
+
+/// What a disk uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes used.
+    pub used: u64,
+    /// The hard limit; none where the pool has no quotas.
+    pub limit: Option<ByteSize>,
+}
+
+/// A network namespace for a sandbox.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// To be entered; nothing only in tests.
+    pub(crate) netns: Option<OwnedFd>,
+    pub(crate) record: Option<LeaseRecord>,
+    pub(crate) addresses: Option<Addresses>,
+    /// The contents of `/etc/resolv.conf`; none without network.
+    pub(crate) resolv_conf: Option<String>,
+}
+
+/// A sandbox to make.
+pub(crate) struct Order<'a> {
+    pub(crate) id: SandboxId,
+    pub(crate) project: &'a Project,
+    pub(crate) lease: Lease,
+}
+
+/// An image that stands in the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) id: ImageId,
+    pub(crate) config: ImageConfig,
+    pub(crate) size: Option<u64>,
+}
+
+/// Calls one function of whichever driver there is.
+macro_rules! driver {
+    ($self:ident, $local:ident => $call:expr) => {
+        match $self {
+            Self::Host($local) => $call,
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake($local) => $call,
+        }
+    };
+}
+
+impl Local {
+    /// Makes the built-in image if it is not the one that is there; `None` when it is.
+    pub(crate) fn make_host_image(&self, have: Option<ImageId>) -> Result<Option<Stored>, Error> {
+        driver!(self, local => local.make_host_image(have))
+    }
+
+    /// Fills a new image. Nothing is left on failure.
+    pub(crate) fn import(&self, id: ImageId, format: ImageFormat, from: &mut dyn Read) -> Result<Stored, Error> {
+        driver!(self, local => local.import(id, format, from))
+    }
+
+    /// An error if removing the image would take files from a disk.
+    pub(crate) fn check_image_unused(&self, image: &ImageEntry) -> Result<(), Error> {
+        driver!(self, local => local.check_image_unused(image))
+    }
+
+    pub(crate) fn remove_image(&self, id: ImageId) -> Result<(), Error> {
+        driver!(self, local => local.remove_image(id))
+    }
+
+    pub(crate) fn images(&self) -> Result<Vec<Stored>, Error> {
+        driver!(self, local => local.images())
+    }
+
+    pub(crate) fn create_disk(&self, project: ProjectId, image: ImageId, limit: ByteSize) -> Result<(), Error> {
+        driver!(self, local => local.create_disk(project, image, limit))
+    }
+
+    pub(crate) fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
+        driver!(self, local => local.remove_disk(project))
+    }
+
+    /// Every disk, and the image that it began as.
+    pub(crate) fn disks(&self) -> Result<Vec<(ProjectId, ImageId)>, Error> {
+        driver!(self, local => local.disks())
+    }
+
+    pub(crate) fn set_disk_limit(&self, project: ProjectId, limit: ByteSize) -> Result<(), Error> {
+        driver!(self, local => local.set_disk_limit(project, limit))
+    }
+
+    pub(crate) fn disk_use(&self, project: ProjectId) -> Result<DiskUse, Error> {
+        driver!(self, local => local.disk_use(project))
+    }
+
+    /// Whether disks are held to their limits.
+    pub(crate) fn has_quotas(&self) -> bool {
+        driver!(self, local => local.has_quotas())
+    }
+
+    /// Removes what a crash left half-made in the pool.
+    pub(crate) fn sweep_pool(&self) -> Result<(), Error> {
+        driver!(self, local => local.sweep_pool())
+    }
+
+    pub(crate) fn lease(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        driver!(self, local => local.lease(id, network))
+    }
+
+    pub(crate) fn release(&self, id: SandboxId) -> Result<(), Error> {
+        driver!(self, local => local.release(id))
+    }
+
+    /// Makes a sandbox; done when its init has applied the plan. Nothing is left on failure.
+    pub(crate) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
+        driver!(self, local => local.start(order))
+    }
+
+    /// Finds a sandbox and its addresses again; `None` when its init is gone.
+    pub(crate) fn recover(
+        &self,
+        id: SandboxId,
+        record: &SandboxRecord,
+        lease: Option<&LeaseRecord>,
+    ) -> Result<Option<Live>, Error> {
+        driver!(self, local => local.recover(id, record, lease))
+    }
+
+    /// Ends every sandbox that is not to be kept.
+    pub(crate) fn sweep_sandboxes(&self, keep: &[SandboxId]) -> Result<(), Error> {
+        driver!(self, local => local.sweep_sandboxes(keep))
+    }
+
+    /// Takes back the addresses of every sandbox that is not to be kept.
+    pub(crate) fn sweep_leases(&self, keep: &[SandboxId]) -> Result<(), Error> {
+        driver!(self, local => local.sweep_leases(keep))
+    }
+
+    /// Grows the pool or gives space back, where that is due.
+    pub(crate) fn maintain(&self) -> Result<(), Error> {
+        driver!(self, local => local.maintain())
+    }
+
+    /// What works here.
+    pub(crate) fn findings(&self) -> Findings {
+        driver!(self, local => local.findings())
+    }
+
+    /// Gives back what is kept ready, and when none runs, what sandboxes share.
+    pub(crate) fn close(&self, running: usize) -> Result<(), Error> {
+        driver!(self, local => local.close(running))
+    }
+}
+
+impl Sandbox {
+    pub(crate) fn record(&self) -> SandboxRecord {
+        driver!(self, sandbox => sandbox.record())
+    }
+
+    /// Waits until its init has ended.
+    pub(crate) async fn ended(&self) {
+        driver!(self, sandbox => sandbox.ended().await)
+    }
+
+    pub(crate) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        driver!(self, sandbox => sandbox.set_limits(limits))
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage, Error> {
+        driver!(self, sandbox => sandbox.usage())
+    }
+
+    /// Kills everything in it and waits until nothing is left.
+    pub(crate) fn destroy(&self) -> Result<(), Error> {
+        driver!(self, sandbox => sandbox.destroy())
+    }
+}

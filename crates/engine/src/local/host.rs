@@ -1,0 +1,312 @@
+//! This host: the crates that touch it, called with what a project asks for.
+
+mod failure;
+mod order;
+mod sandbox;
+
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use garth_network::NetworkConfig;
+use garth_runtime::{AgentBinary, Sandboxes, SandboxesConfig};
+use garth_spec::{ByteSize, ImageId, Network, ProjectId, SandboxId};
+use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
+use sha2::{Digest as _, Sha256};
+
+use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, Stored};
+use crate::doctor::{Finding, Findings};
+use crate::error::{Error, ErrorKind};
+use crate::images::{ImageEntry, ImageFormat};
+use failure::Explain as _;
+pub(crate) use sandbox::HostSandbox;
+
+/// How long the built-in image is taken to be up to date: reading the machine's `/etc` takes milliseconds.
+const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
+
+/// What [`Host`] needs to know.
+#[derive(Debug)]
+pub(crate) struct HostConfig {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) agent: &'static [u8],
+}
+
+/// The pool, the network and the sandboxes of one data directory.
+#[derive(Debug)]
+pub(crate) struct Host {
+    data_dir: PathBuf,
+    /// Opened again when it could not be: what it lacks may have been installed.
+    pool: Mutex<Option<Pool>>,
+    network: garth_network::Network,
+    /// Gone once the host is closed.
+    sandboxes: RwLock<Option<Arc<Sandboxes>>>,
+    host_image: Mutex<Option<(ImageId, Instant)>>,
+}
+
+impl Host {
+    /// Opens what can be opened. A pool that cannot is left for later: listing projects needs none.
+    pub(crate) fn open(config: HostConfig) -> Result<Self, Error> {
+        let data_dir = config.data_dir;
+        let refuse = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("agent");
+        let agent = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
+        let tag = tag(&data_dir);
+        let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
+        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
+        let host = Self {
+            data_dir,
+            pool: Mutex::default(),
+            network,
+            sandboxes: RwLock::new(Some(Arc::new(Sandboxes::open(sandboxes).explain()?))),
+            host_image: Mutex::default(),
+        };
+        if let Err(error) = host.pool() {
+            tracing::error!(error = error.chain(), hint = error.suggestion(), "there is no pool of disks");
+        }
+        Ok(host)
+    }
+
+    fn pool(&self) -> Result<Pool, Error> {
+        let mut slot = lock(&self.pool);
+        if let Some(pool) = &*slot {
+            return Ok(pool.clone());
+        }
+        let pool = Pool::open(&self.data_dir, &PoolOptions::default()).explain()?;
+        for warning in pool.warnings() {
+            tracing::warn!(warning, "pool");
+        }
+        Ok(slot.insert(pool).clone())
+    }
+
+    fn disk(&self, project: ProjectId) -> Result<Disk, Error> {
+        self.pool()?.disk(project).explain()?.ok_or_else(|| ErrorKind::DiskMissing(project).into())
+    }
+
+    fn sandboxes(&self) -> Result<Arc<Sandboxes>, Error> {
+        let sandboxes = self.sandboxes.read().unwrap_or_else(PoisonError::into_inner);
+        sandboxes.clone().ok_or_else(|| ErrorKind::Closing.into())
+    }
+
+    pub(super) fn make_host_image(&self, have: Option<ImageId>) -> Result<Option<Stored>, Error> {
+        let mut made = lock(&self.host_image);
+        if let Some((id, at)) = *made
+            && Some(id) == have
+            && at.elapsed() < HOST_IMAGE_FRESH
+        {
+            return Ok(None);
+        }
+        let image = garth_image::host::ensure(&self.pool()?).explain()?;
+        *made = Some((image.id, Instant::now()));
+        Ok((Some(image.id) != have).then(|| stored(image)))
+    }
+
+    pub(super) fn import(&self, id: ImageId, format: ImageFormat, from: &mut dyn Read) -> Result<Stored, Error> {
+        let draft = self.pool()?.new_image(id).explain()?;
+        let limits = garth_image::Limits::default();
+        let imported = garth_image::import(from, order::format(format), &draft.path(), &limits).explain()?;
+        let (entries, bytes, usr) = (imported.entries, imported.bytes, garth_storage::UsrSource::Image);
+        let image = draft.commit(ImageMeta { config: imported.config, usr, entries, bytes }).explain()?;
+        Ok(stored(image))
+    }
+
+    pub(super) fn check_image_unused(&self, image: &ImageEntry) -> Result<(), Error> {
+        if self.has_quotas() {
+            // A snapshot outlives what it was taken from.
+            return Ok(());
+        }
+        match self.disks()?.iter().any(|(_, from)| *from == image.id) {
+            true => Err(Error::from(ErrorKind::ImageInUse(image.name.clone()))
+                .hint("on this pool (overlay driver) disks read their image's files: remove the projects first")),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn remove_image(&self, id: ImageId) -> Result<(), Error> {
+        self.pool()?.remove_image(id).explain()
+    }
+
+    pub(super) fn images(&self) -> Result<Vec<Stored>, Error> {
+        Ok(self.pool()?.images().explain()?.into_iter().map(stored).collect())
+    }
+
+    pub(super) fn create_disk(&self, project: ProjectId, image: ImageId, limit: ByteSize) -> Result<(), Error> {
+        self.pool()?.create_disk(project, image, limit).explain().map(drop)
+    }
+
+    pub(super) fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
+        self.pool()?.remove_disk(project).explain()
+    }
+
+    pub(super) fn disks(&self) -> Result<Vec<(ProjectId, ImageId)>, Error> {
+        let pool = self.pool()?;
+        let mut disks = Vec::new();
+        for id in pool.disks().explain()? {
+            disks.extend(pool.disk(id).explain()?.map(|disk| (id, disk.image())));
+        }
+        Ok(disks)
+    }
+
+    pub(super) fn set_disk_limit(&self, project: ProjectId, limit: ByteSize) -> Result<(), Error> {
+        self.disk(project)?.set_limit(limit).explain()
+    }
+
+    pub(super) fn disk_use(&self, project: ProjectId) -> Result<DiskUse, Error> {
+        let usage = self.disk(project)?.usage().explain()?;
+        Ok(DiskUse { used: usage.used, limit: usage.limit })
+    }
+
+    pub(super) fn has_quotas(&self) -> bool {
+        self.pool().is_ok_and(|pool| pool.driver() == Driver::Btrfs)
+    }
+
+    pub(super) fn sweep_pool(&self) -> Result<(), Error> {
+        let swept = self.pool()?.sweep().explain()?;
+        if !swept.drafts.is_empty() {
+            tracing::info!(drafts = ?swept.drafts, "removed what was half-made");
+        }
+        Ok(())
+    }
+
+    pub(super) fn lease(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        if network == Network::None {
+            let netns = garth_network::Network::loopback_only().explain()?;
+            return Ok(Lease { netns: Some(netns), record: None, addresses: None, resolv_conf: None });
+        }
+        let lease = self.network.lease(id).explain()?;
+        Ok(Lease {
+            record: Some(LeaseRecord::Host(lease.record())),
+            addresses: Some(Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
+            resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
+            netns: Some(lease.netns),
+        })
+    }
+
+    pub(super) fn release(&self, id: SandboxId) -> Result<(), Error> {
+        self.network.release(id);
+        Ok(())
+    }
+
+    pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
+        let sandboxes = self.sandboxes()?;
+        let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
+        let plan = order::plan(&order, &disk);
+        let sandbox = sandboxes.start(order.id, &plan, order.lease.netns).explain()?;
+        HostSandbox::adopt(sandboxes, sandbox)
+    }
+
+    pub(super) fn recover(
+        &self,
+        id: SandboxId,
+        record: &SandboxRecord,
+        lease: Option<&LeaseRecord>,
+    ) -> Result<Option<Live>, Error> {
+        let sandboxes = self.sandboxes()?;
+        let (record, lease) = match (record, lease) {
+            (SandboxRecord::Host(record), None) => (record, None),
+            (SandboxRecord::Host(record), Some(LeaseRecord::Host(lease))) => (record, Some(lease)),
+            #[cfg(any(test, feature = "fake"))]
+            _ => return Ok(None),
+        };
+        let Some(sandbox) = sandboxes.recover(id, record).explain()? else { return Ok(None) };
+        if let Some(lease) = lease
+            && !self.network.recover(id, lease).explain()?
+        {
+            // Its wire went without it: what is left of it is ended by the sweep that follows.
+            sandbox.destroy().explain()?;
+            return Ok(None);
+        }
+        HostSandbox::adopt(sandboxes, sandbox).map(Some)
+    }
+
+    pub(super) fn sweep_sandboxes(&self, keep: &[SandboxId]) -> Result<(), Error> {
+        let swept = self.sandboxes()?.sweep(keep).explain()?;
+        if swept != garth_runtime::Swept::default() {
+            tracing::info!(?swept, "ended what no project has");
+        }
+        Ok(())
+    }
+
+    pub(super) fn sweep_leases(&self, keep: &[SandboxId]) -> Result<(), Error> {
+        self.network.sweep(keep).explain()
+    }
+
+    pub(super) fn maintain(&self) -> Result<(), Error> {
+        let maintained = self.pool()?.maintain().explain()?;
+        if maintained.grown > 0 || maintained.given_back > 0 {
+            tracing::info!(?maintained, "pool");
+        }
+        Ok(())
+    }
+
+    pub(super) fn findings(&self) -> Findings {
+        let pool = self.pool().map(|pool| (format!("{:?}", pool.driver()).to_lowercase(), pool.warnings().to_vec()));
+        let mut findings = crate::doctor::probe();
+        findings.storage.insert(
+            0,
+            match pool {
+                Ok((driver, warnings)) if warnings.is_empty() => Finding::fine("pool", format!("the {driver} driver")),
+                Ok((driver, warnings)) => {
+                    Finding::fine("pool", format!("the {driver} driver: {}", warnings.join("; ")))
+                }
+                Err(error) => {
+                    Finding { name: "pool".to_owned(), ok: false, detail: error.chain(), fix: error.suggestion() }
+                }
+            },
+        );
+        findings
+    }
+
+    /// Lets go of what is kept ready; of the network and the pool too when nothing runs.
+    pub(super) fn close(&self, running: usize) -> Result<(), Error> {
+        let sandboxes = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).take();
+        if running > 0 {
+            return Ok(());
+        }
+        if let Some(sandboxes) = sandboxes {
+            sandboxes.settle();
+        }
+        self.network.close().explain()?;
+        lock(&self.pool).take().map_or(Ok(()), |pool| pool.close().explain())
+    }
+}
+
+/// Where each running sandbox has its directory: closed to all but root, since an agent's socket asks
+/// no one who they are.
+fn run_dir(data_dir: &Path) -> Result<PathBuf, Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let dir = data_dir.join("run");
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::because(ErrorKind::DataDir(dir), error))
+        }
+        _ => Ok(dir),
+    }
+}
+
+/// Six letters and digits that tell this data directory from the others on this host.
+fn tag(data_dir: &Path) -> String {
+    const DIGITS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
+    digest.iter().take(6).map(|byte| char::from(DIGITS[usize::from(*byte) % 36])).collect()
+}
+
+fn stored(image: garth_storage::Image) -> Stored {
+    Stored { id: image.id, config: image.meta.config, size: Some(image.meta.bytes) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_directories_have_tags_of_their_own() {
+        let (one, two) = (tag(Path::new("/var/lib/garth")), tag(Path::new("/var/lib/garth2")));
+        assert_ne!(one, two);
+        assert!(one.len() == 6 && one.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{one}");
+    }
+}

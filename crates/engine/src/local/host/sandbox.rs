@@ -1,0 +1,85 @@
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use garth_runtime::Sandboxes;
+use garth_spec::{Limits, SandboxId};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::failure::Explain as _;
+use crate::agent::Agent;
+use crate::error::{Error, ErrorKind};
+use crate::local::{Live, Sandbox, SandboxRecord, Usage};
+
+/// A sandbox on this host.
+#[derive(Debug)]
+pub(crate) struct HostSandbox {
+    id: SandboxId,
+    record: garth_runtime::SandboxRecord,
+    /// Readable once its init has ended.
+    pidfd: AsyncFd<OwnedFd>,
+    /// Gone once it is destroyed.
+    sandbox: Mutex<Option<garth_runtime::Sandbox>>,
+    sandboxes: Arc<Sandboxes>,
+}
+
+impl HostSandbox {
+    /// Takes over a sandbox that runs; destroys it if that fails.
+    pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: garth_runtime::Sandbox) -> Result<Live, Error> {
+        let watched = sandbox.pidfd().try_clone_to_owned().and_then(watch);
+        let pidfd = match watched {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                sandbox.destroy().explain()?;
+                return Err(Error::because(ErrorKind::Start, error).step("watch"));
+            }
+        };
+        let agent = Arc::new(Agent::new(sandbox.agent_socket()));
+        let (id, record) = (sandbox.id(), sandbox.record());
+        let sandbox = Self { id, record, pidfd, sandbox: Mutex::new(Some(sandbox)), sandboxes };
+        Ok(Live { sandbox: Sandbox::Host(sandbox), agent })
+    }
+
+    pub(in crate::local) fn record(&self) -> SandboxRecord {
+        SandboxRecord::Host(self.record.clone())
+    }
+
+    pub(in crate::local) async fn ended(&self) {
+        // An error means that the runtime goes down, and the daemon with it.
+        let _ = self.pidfd.readable().await;
+    }
+
+    pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits).explain() {
+            Err(error) if *error.kind() == ErrorKind::InUse => {
+                let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
+                Err(Error::because(kind, error).hint("end processes in it first, or ask for a larger limit"))
+            }
+            other => other,
+        }
+    }
+
+    pub(in crate::local) fn usage(&self) -> Result<Usage, Error> {
+        let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage().explain()?;
+        Ok(Usage { memory: usage.memory, cpu_micros: usage.cpu_micros, pids: usage.pids, oom_kills: usage.oom_kills })
+    }
+
+    pub(in crate::local) fn destroy(&self) -> Result<(), Error> {
+        let Some(sandbox) = self.lock().take() else { return Ok(()) };
+        let Err(error) = sandbox.destroy().explain() else { return Ok(()) };
+        // What could not be ended is found again, so that another try is a real one.
+        if let Ok(found) = self.sandboxes.recover(self.id, &self.record) {
+            *self.lock() = found;
+        }
+        Err(error)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<garth_runtime::Sandbox>> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(deprecated, reason = "its successor is unsafe for types that lie about their descriptor; OwnedFd does not")]
+fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}

@@ -1,0 +1,315 @@
+//! One task per project owns its changes: requests enter a queue of plain data, readers get views.
+//!
+//! ```text
+//! start ─┐
+//! stop  ─┼─> queue ──> task ──> lifecycle (blocking steps) ──> store, kernel
+//! rm    ─┘              │ └──> view ──> readers, the agent proxy
+//!            init ended ┘
+//! ```
+//!
+//! Whoever asked may go away; what they asked for is still done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use garth_spec::{ProjectSpec, ProjectState};
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::Shared;
+use crate::error::{Error, ErrorKind};
+use crate::fault::{self, Point};
+use crate::lifecycle;
+use crate::local::Live;
+use crate::project::{EndedReason, Project};
+use crate::registry::{Answer, Entry, View};
+
+/// What can be asked of a project.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Make its disk; the first request of a new project.
+    Create(Answer<()>),
+    /// Have a sandbox.
+    Start(Answer<View>),
+    /// Have none.
+    Stop { grace: Duration, answer: Answer<View> },
+    /// Have a new one.
+    Restart { grace: Duration, answer: Answer<View> },
+    /// Be asked something else of, if it still is `from`.
+    Change { from: Box<ProjectSpec>, to: Box<ProjectSpec>, answer: Answer<Changed> },
+    /// Be no more.
+    Remove(Answer<()>),
+    /// Be left alone from now on: the daemon goes down.
+    Close,
+}
+
+/// What a change led to.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) view: View,
+    /// Whether the sandbox was stopped for it.
+    pub(crate) stopped: bool,
+}
+
+/// Whether a project is still there after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Gone,
+    LeftAlone,
+}
+
+/// The owner of one project.
+pub(crate) struct Task {
+    shared: Arc<Shared>,
+    project: Project,
+    live: Option<Arc<Live>>,
+    view: watch::Sender<View>,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl Task {
+    /// A task for a project, and the entry by which others reach it.
+    pub(crate) fn new(shared: &Arc<Shared>, project: Project, live: Option<Live>) -> (Self, Arc<Entry>) {
+        let (sender, requests) = mpsc::channel(crate::registry::QUEUE);
+        let live = live.map(Arc::new);
+        let (view, receiver) = watch::channel(View { project: Arc::new(project.clone()), live: live.clone() });
+        let entry = Entry {
+            name: project.name.clone(),
+            ephemeral: project.ephemeral,
+            requests: sender,
+            view: receiver,
+            doomed: (project.state == ProjectState::Removing).into(),
+            holds: 0.into(),
+        };
+        (Self { shared: Arc::clone(shared), project, live, view, requests }, Arc::new(entry))
+    }
+
+    /// Serves requests until the project is gone or the engine closes.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let live = self.live.clone().filter(|_| self.project.state == ProjectState::Running);
+            let ended = async {
+                match &live {
+                    Some(live) => live.sandbox.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return };
+                    match self.serve(request).await {
+                        Fate::Stays => {}
+                        Fate::Gone => return self.refuse_the_rest(),
+                        Fate::LeftAlone => return,
+                    }
+                }
+                () = ended => self.died().await,
+            }
+        }
+    }
+
+    async fn serve(&mut self, request: Request) -> Fate {
+        // A reader that has gone away is no reason to stop.
+        match request {
+            Request::Create(answer) => {
+                let made = self.create().await;
+                let fate = if made.is_err() && self.project.state == ProjectState::Creating {
+                    Fate::Gone
+                } else {
+                    Fate::Stays
+                };
+                if fate == Fate::Gone {
+                    self.shared.registry.release(&self.project.name);
+                }
+                let _ = answer.send(made);
+                return fate;
+            }
+            Request::Start(answer) => {
+                let started = self.start().await;
+                let _ = answer.send(started.map(|()| self.look()));
+            }
+            Request::Stop { grace, answer } => {
+                let stopped = self.stop(grace, EndedReason::Stopped).await;
+                let _ = answer.send(stopped.map(|()| self.look()));
+            }
+            Request::Restart { grace, answer } => {
+                let restarted = match self.stop(grace, EndedReason::Stopped).await {
+                    Ok(()) => self.start().await,
+                    Err(error) => Err(error),
+                };
+                let _ = answer.send(restarted.map(|()| self.look()));
+            }
+            Request::Change { from, to, answer } => {
+                let changed = self.change(*from, *to).await;
+                let _ = answer.send(changed);
+            }
+            Request::Remove(answer) => {
+                let removed = self.remove().await;
+                let fate = if removed.is_ok() { Fate::Gone } else { Fate::Stays };
+                let _ = answer.send(removed);
+                return fate;
+            }
+            Request::Close => return Fate::LeftAlone,
+        }
+        Fate::Stays
+    }
+
+    async fn create(&mut self) -> Result<(), Error> {
+        let created = self.blocking(|shared, project| lifecycle::create(shared, project)).await;
+        self.publish();
+        created
+    }
+
+    async fn start(&mut self) -> Result<(), Error> {
+        match self.project.state {
+            ProjectState::Running => return Ok(()),
+            // What an earlier stop could not finish.
+            ProjectState::Stopping => self.finish_stop(EndedReason::Stopped).await?,
+            _ => {}
+        }
+        self.announce(ProjectState::Starting);
+        let started = self.blocking(|shared, project| lifecycle::start(shared, project)).await;
+        let started = started.map(|live| {
+            self.live = Some(Arc::new(live));
+            self.shared.one_more_runs();
+        });
+        self.publish();
+        started
+    }
+
+    async fn stop(&mut self, grace: Duration, reason: EndedReason) -> Result<(), Error> {
+        match self.project.state {
+            ProjectState::Stopped => return Ok(()),
+            ProjectState::Stopping => {}
+            _ => {
+                self.blocking(|shared, project| lifecycle::begin_stop(shared, project)).await?;
+                self.publish();
+                self.ask_agent(grace).await;
+                fault::reach(Point::StopAsked);
+            }
+        }
+        self.finish_stop(reason).await
+    }
+
+    /// Lets the processes in the sandbox end by themselves; what does not is killed with the sandbox.
+    async fn ask_agent(&self, grace: Duration) {
+        let Some(live) = self.live.as_ref().filter(|_| !grace.is_zero()) else { return };
+        let asked = tokio::select! {
+            asked = live.agent.shut_down(grace) => asked,
+            () = live.sandbox.ended() => Ok(()),
+        };
+        if let Err(error) = asked {
+            tracing::warn!(project = %self.project.name, error = error.chain(), "stopping without the agent");
+        }
+    }
+
+    async fn finish_stop(&mut self, reason: EndedReason) -> Result<(), Error> {
+        let live = self.live.clone();
+        let ended =
+            self.blocking(move |shared, project| lifecycle::finish_stop(shared, project, live.as_deref(), reason));
+        let ended = ended.await;
+        if ended.is_ok() && self.live.take().is_some() {
+            self.shared.one_less_runs();
+        }
+        self.publish();
+        ended
+    }
+
+    /// The sandbox's init has ended, and no one asked for it.
+    async fn died(&mut self) {
+        tracing::info!(project = %self.project.name, "the sandbox ended by itself");
+        let ended = match self.blocking(|shared, project| lifecycle::begin_stop(shared, project)).await {
+            Ok(()) => self.finish_stop(EndedReason::Died).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::error!(project = %self.project.name, error = error.chain(), "cannot clean up after the sandbox");
+        }
+    }
+
+    async fn change(&mut self, from: ProjectSpec, to: ProjectSpec) -> Result<Changed, Error> {
+        if self.project.spec != from {
+            return Err(ErrorKind::Contended(self.project.name.clone()).into());
+        }
+        let stopped = from.runtime != to.runtime && self.live.is_some();
+        if stopped {
+            self.stop(lifecycle::GRACE, EndedReason::Stopped).await?;
+        }
+        let live = self.live.clone();
+        let changed =
+            self.blocking(move |shared, project| lifecycle::change(shared, project, live.as_deref(), to)).await;
+        self.publish();
+        changed.map(|()| Changed { view: self.look(), stopped })
+    }
+
+    async fn remove(&mut self) -> Result<(), Error> {
+        let removed = async {
+            match self.project.state {
+                ProjectState::Running | ProjectState::Stopping => {
+                    self.stop(Duration::ZERO, EndedReason::Stopped).await?
+                }
+                _ => {}
+            }
+            self.announce(ProjectState::Removing);
+            self.blocking(|shared, project| lifecycle::remove(shared, project)).await
+        };
+        let removed = removed.await;
+        self.publish();
+        match removed {
+            Ok(()) => {
+                self.shared.registry.release(&self.project.name);
+                self.shared.freed.notify_one();
+            }
+            Err(_) if self.project.state == ProjectState::Removing => {}
+            Err(_) => self.set_doomed(false),
+        }
+        removed
+    }
+
+    fn set_doomed(&self, doomed: bool) {
+        if let Ok(entry) = self.shared.registry.find(&self.project.name) {
+            entry.doomed.store(doomed, SeqCst);
+        }
+    }
+
+    /// Runs steps that block on a thread of their own, with the project to change.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        steps: impl FnOnce(&Shared, &mut Project) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = Arc::clone(&self.shared);
+        let mut project = self.project.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let outcome = steps(&shared, &mut project);
+            (project, outcome)
+        });
+        let (project, outcome) = done.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))?;
+        self.project = project;
+        outcome
+    }
+
+    /// Shows readers what is about to happen, before the steps that make it true.
+    fn announce(&self, state: ProjectState) {
+        let project = Project { state, ..self.project.clone() };
+        self.view.send_replace(View { project: Arc::new(project), live: None });
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(self.look());
+    }
+
+    fn look(&self) -> View {
+        let live = self.live.clone().filter(|_| self.project.state == ProjectState::Running);
+        View { project: Arc::new(self.project.clone()), live }
+    }
+
+    /// Tells those who came too late.
+    fn refuse_the_rest(&mut self) {
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {
+            // Dropping a request drops its answer, which its sender takes for "no such project".
+        }
+    }
+}

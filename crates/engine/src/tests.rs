@@ -1,0 +1,6 @@
+//! The engine on a host made of numbers: what must hold whatever comes in which order, and whenever
+//! the daemon dies.
+
+mod crash;
+mod order;
+mod scene;

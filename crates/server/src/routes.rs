@@ -1,0 +1,8 @@
+//! One file per resource.
+
+pub(crate) mod agent;
+pub(crate) mod doctor;
+pub(crate) mod hold;
+pub(crate) mod images;
+pub(crate) mod projects;
+pub(crate) mod version;

@@ -1,0 +1,87 @@
+use axum::Json as Answer;
+use axum::body::Body;
+use axum::extract::State;
+use futures::TryStreamExt as _;
+use garth_api::{ErrorBody, ErrorCode, Image, ImageFormat, ImageList};
+use garth_spec::ImageName;
+use http::StatusCode;
+use serde::Deserialize;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::failure::Failure;
+use crate::input::{Asked, Name};
+use crate::router::App;
+use crate::view;
+
+/// All images, by name.
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList)))]
+pub(crate) async fn list(State(app): State<App>) -> Answer<ImageList> {
+    let (images, projects) = (app.engine.images(), app.engine.list());
+    let mut images: Vec<_> = images.iter().map(|image| view::image(image, &projects)).collect();
+    if !images.iter().any(|image| image.name == ImageName::host()) {
+        images.push(view::host_image());
+        images.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+    Answer(ImageList { images })
+}
+
+/// One image.
+#[utoipa::path(
+    get, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = Image), (status = 404, body = ErrorBody))
+)]
+pub(crate) async fn inspect(State(app): State<App>, Name(name): Name<ImageName>) -> Result<Answer<Image>, Failure> {
+    match app.engine.image(&name) {
+        Ok(image) => Ok(Answer(view::image(&image, &app.engine.list()))),
+        Err(_) if name == ImageName::host() => Ok(Answer(view::host_image())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an import is to become.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Import {
+    /// The new image's name.
+    name: ImageName,
+    /// What the body is.
+    #[serde(default)]
+    format: ImageFormat,
+}
+
+/// Makes an image of a tar stream: a root filesystem (plain, gzip or zstd), a docker archive, or an OCI layout.
+#[utoipa::path(
+    post, path = "/v1/images", params(Import),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 201, body = Image), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub(crate) async fn import(
+    State(app): State<App>,
+    Asked(Import { name, format }): Asked<Import>,
+    body: Body,
+) -> Result<(StatusCode, Answer<Image>), Failure> {
+    if name == ImageName::host() || app.engine.image(&name).is_ok() {
+        // Said before gigabytes are sent; the engine says so again if another import wins meanwhile.
+        return Err(Failure::new(ErrorCode::AlreadyExists, format!("image {name} exists already")));
+    }
+    let format = match format {
+        ImageFormat::Auto => garth_engine::ImageFormat::Auto,
+        ImageFormat::Tar => garth_engine::ImageFormat::Tar,
+        ImageFormat::DockerArchive => garth_engine::ImageFormat::DockerArchive,
+        ImageFormat::OciLayout => garth_engine::ImageFormat::OciLayout,
+    };
+    let stream = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let image = app.engine.import(name, format, SyncIoBridge::new(stream)).await?;
+    Ok((StatusCode::CREATED, Answer(view::image(&image, &[]))))
+}
+
+/// Forgets an image; projects that began as it stay.
+#[utoipa::path(
+    delete, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub(crate) async fn remove(State(app): State<App>, Name(name): Name<ImageName>) -> Result<StatusCode, Failure> {
+    app.engine.remove_image(name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,128 @@
+//! One run of the daemon, from the lock on its data directory to the last answer.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use garth_engine::{DataDir, Engine, EngineConfig};
+use jiff::Timestamp;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::router::{App, router};
+use crate::socket;
+
+/// What a daemon needs to know.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// Where it keeps everything.
+    pub data_dir: PathBuf,
+    /// Where it listens; `garth.sock` in the data directory when absent.
+    pub socket: Option<PathBuf>,
+    /// The agent's program.
+    pub agent: &'static [u8],
+    /// Where one line, `"ready"`, is written once it answers.
+    pub ready: Option<OwnedFd>,
+}
+
+/// Why a daemon did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine could not be opened or closed.
+    #[error(transparent)]
+    Engine(#[from] garth_engine::Error),
+    /// The socket could not be made.
+    #[error("cannot listen at {}", .path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime, a signal handler or the readiness pipe failed.
+    #[error("cannot run the daemon")]
+    Run(#[from] io::Error),
+}
+
+impl ServeError {
+    /// The error as clients see it, with its code and hint.
+    pub fn report(self) -> garth_api::Error {
+        let error = match self {
+            Self::Engine(error) => return crate::failure::Failure::from(error).into_error(),
+            error => error,
+        };
+        let mut report = garth_api::Error::new(garth_api::ErrorCode::Internal, error.to_string());
+        report.cause.extend(std::error::Error::source(&error).map(ToString::to_string));
+        report
+    }
+
+    /// Whether another daemon has the data directory.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Engine(error) if matches!(error.kind(), garth_engine::ErrorKind::Locked { .. }))
+    }
+}
+
+/// How long answers under way may take once the daemon goes down.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long changes under way may take once the daemon goes down; the next daemon finishes what is left.
+const LAST_CHANGES: Duration = Duration::from_secs(20);
+
+/// Threads that do not block: a request is little work, and each thread costs memory.
+const WORKERS: usize = 4;
+
+/// Runs the daemon until SIGTERM or SIGINT. Sandboxes go on running.
+pub fn run(config: ServeConfig) -> Result<(), ServeError> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GARTH_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr);
+    // A program that has set up its own log keeps it.
+    let _ = log.try_init();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let served = runtime.block_on(serve(config));
+    // A blocking read of a body that never comes must not keep the daemon.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: ServeConfig) -> Result<(), ServeError> {
+    let started_at = Timestamp::now();
+    let data_dir = DataDir::lock(&config.data_dir)?;
+    let path = config.socket.unwrap_or_else(|| data_dir.path().join("garth.sock"));
+    let app_dir = data_dir.path().into();
+    let engine = Engine::open(EngineConfig { data_dir, agent: config.agent }).await?;
+    let listener = socket::listen(&path).map_err(|source| ServeError::Listen { path: path.clone(), source })?;
+    let app = App { engine: engine.clone(), data_dir: app_dir, started_at };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(accept(listener, app, stopped));
+    if let Some(ready) = config.ready {
+        File::from(ready).write_all(b"\"ready\"\n")?;
+    }
+    tracing::info!(socket = %path.display(), pid = std::process::id(), "ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("going down; sandboxes stay");
+    // From here on whoever comes starts the next daemon, which waits until this one is gone; and a connection that
+    // ends is not taken for a hold that is let go.
+    engine.leave();
+    let _ = std::fs::remove_file(&path);
+    let closed = tokio::time::timeout(LAST_CHANGES, engine.close()).await;
+    let _ = stop.send(());
+    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    closed.unwrap_or(Ok(())).map_err(Into::into)
+}
+
+async fn accept(listener: UnixListener, app: App, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+    let stopped = async {
+        let _ = stopped.await;
+    };
+    axum::serve(listener, router(app)).with_graceful_shutdown(stopped).await
+}
