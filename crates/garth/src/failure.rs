@@ -70,7 +70,9 @@ impl Failure {
     pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
-            self.cause.push(error.to_string());
+            let text = error.to_string();
+            // The number says nothing to whoever reads the words.
+            self.cause.push(text.split(" (os error ").next().unwrap_or_default().to_owned());
             next = error.source();
         }
         self

@@ -88,7 +88,8 @@ fn misused(error: &clap::Error) -> u8 {
     let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     if json {
         let text = error.render().to_string();
-        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
         report(&Failure::usage(message).hint(hint.unwrap_or("garth help")), Format::Json);
     } else {
         let _ = error.print();

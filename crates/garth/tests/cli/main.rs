@@ -1,0 +1,9 @@
+//! What the command line prints and how it ends: exit code, standard output and standard error as snapshots
+//! (`SNAPSHOTS=overwrite cargo test -p garth --test cli` takes new ones; read the difference).
+
+#[path = "../support/yard.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
+mod yard;
+
+mod snapshot;
+mod usage;
