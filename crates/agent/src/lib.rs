@@ -79,6 +79,8 @@ pub fn serve(agent: Agent) -> Result<(), ServeError> {
     // Orphans of killed supervisors come here also when this is not PID 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| at("subreaper")(error.into()))?;
+    // Whoever started this process may have had it ignored, which would reap behind our back.
+    garth_kernel::signal::children(garth_kernel::signal::ChildEnds::WaitedFor).map_err(at("signals"))?;
     let signals = reaper::signals().map_err(at("signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

@@ -18,6 +18,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use rustix::process::Pid;
 
@@ -281,6 +282,7 @@ impl Prepared {
             stdio: numbers,
             terminal,
             no_new_privs: u32::from(privileges == Privileges::Fixed),
+            ignored_signals: ignored_signals(),
             report: report.as_raw_fd(),
             leader_stack_top: stacks.leader_top(),
             leader: 0,
@@ -313,6 +315,20 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// The descriptor, moved to 3 or above, so that no dup2 onto 0, 1 or 2 overwrites it.
 fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?) }
+}
+
+/// The signals that this process ignores, bit n-1 for signal n. Asked for once: a program settles that when it starts.
+fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| (1..=64).filter(|signal| is_ignored(*signal)).fold(0, |set, signal| set | 1 << (signal - 1)))
+}
+
+fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: plain data, for which zero is valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction(2) only asks, and `action` lives on this stack.
+    let result = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// No handler of ours may run in a task that shares our memory: it would run there as well.

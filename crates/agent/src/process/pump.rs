@@ -126,6 +126,8 @@ impl Pump {
                 biased;
                 report = next_report(&mut self.supervisor), if !progress.supervisor_gone => {
                     self.note(report, &mut progress);
+                    // Whoever waits for the end hears of it before the process is cleared away.
+                    tokio::task::yield_now().await;
                     if progress.exited.is_some() && !progress.reported {
                         tree.set(optional_sleep(Some(TREE_PATIENCE)));
                     }

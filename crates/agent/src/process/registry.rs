@@ -288,6 +288,8 @@ impl Processes {
         });
         self.remember(Arc::clone(&process));
         let _ = answer.send(Ok(Arc::clone(&process)));
+        // The client hears of it before the process's pipes are looked at.
+        tokio::task::yield_now().await;
         let store = Store::new(Arc::clone(&process), self.keep.clone(), self.config.output_ring);
         Pump { process, supervisor, sources, timeout: request.timeout, store }.run().await;
         self.forget().await;

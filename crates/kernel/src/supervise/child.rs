@@ -21,6 +21,8 @@ pub struct Order {
     pub stdio: [c_int; 3],
     pub terminal: u32,
     pub no_new_privs: u32,
+    /// Bit n-1 for signal n.
+    pub ignored_signals: u64,
     pub report: c_int,
     pub leader_stack_top: *mut u8,
     /// Written by the leader first of all: its program may kill the supervisor before that could report it.
@@ -146,9 +148,9 @@ fn stdio(order: &Order) -> isize {
     }
     // struct sigaction of the kernel, all zero: SIG_DFL, no flags, no restorer, empty mask.
     let default = [0usize; 4];
-    for signal in 1..=64 {
-        // SAFETY: rt_sigaction(2) reads `default`; KILL and STOP fail, which is right. The handlers are this task's own,
-        // for neither clone had CLONE_SIGHAND.
+    // Execve(2) resets handlers by itself, but not what is ignored.
+    for signal in (1..=64).filter(|signal| order.ignored_signals >> (signal - 1) & 1 == 1) {
+        // SAFETY: rt_sigaction(2) reads `default`. The actions are this task's own, for neither clone had CLONE_SIGHAND.
         unsafe { call(libc::SYS_rt_sigaction, [signal, default.as_ptr() as usize, 0, SIGNAL_SET, 0]) };
     }
     let none = 0u64;
