@@ -320,15 +320,17 @@ fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 /// The signals that this process ignores, bit n-1 for signal n. Asked for once: a program settles that when it starts.
 fn ignored_signals() -> u64 {
     static IGNORED: OnceLock<u64> = OnceLock::new();
-    *IGNORED.get_or_init(|| (1..=64).filter(|signal| is_ignored(*signal)).fold(0, |set, signal| set | 1 << (signal - 1)))
+    *IGNORED
+        .get_or_init(|| (1..=64).filter(|signal| is_ignored(*signal)).fold(0, |set, signal| set | 1 << (signal - 1)))
 }
 
-fn is_ignored(signal: c_int) -> bool {
-    // SAFETY: plain data, for which zero is valid.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: sigaction(2) only asks, and `action` lives on this stack.
-    let result = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
-    result == 0 && action.sa_sigaction == libc::SIG_IGN
+fn is_ignored(signal: usize) -> bool {
+    // The kernel's struct sigaction: handler, flags, restorer, mask. By raw call, for libc hides its own signals 32 and 33.
+    let mut action = [0usize; 4];
+    let arguments = [signal, 0, &raw mut action as usize, child::SIGNAL_SET, 0];
+    // SAFETY: rt_sigaction(2) only asks, and writes to `action`, which lives on this stack.
+    let result = unsafe { raw::call(libc::SYS_rt_sigaction, arguments) };
+    result == 0 && action[0] == libc::SIG_IGN
 }
 
 /// No handler of ours may run in a task that shares our memory: it would run there as well.

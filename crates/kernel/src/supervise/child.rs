@@ -46,7 +46,7 @@ pub const FAILED: u32 = 2;
 pub const EXITED: u32 = 3;
 
 /// Kernel signal sets are 64 bits on all 64-bit machines.
-const SIGNAL_SET: usize = 8;
+pub const SIGNAL_SET: usize = 8;
 
 /// The supervisor: starts the leader, reports, then reaps all that descends from it until nothing is left.
 pub extern "C" fn supervise(order: *mut c_void) -> ! {
