@@ -1,5 +1,6 @@
 //! Every unsafe block and raw system call of Garth, behind safe types.
 pub mod btrfs;
+pub mod conntrack;
 pub mod descriptors;
 pub mod floor;
 pub mod keyring;

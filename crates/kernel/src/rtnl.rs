@@ -6,7 +6,7 @@ mod list;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-pub use list::{Address, Link, ListedRoute, addresses, index, links, route, routes};
+pub use list::{Address, Link, ListedRoute, addresses, index, is_operational, links, route, routes};
 
 use crate::netlink::Message;
 #[expect(unused_imports, reason = "named in the documentation")]
@@ -83,6 +83,19 @@ pub fn add_link(name: &str, kind: &str) -> Message {
 /// Removes an interface; of a veth pair both ends.
 pub fn delete_link(index: u32) -> Message {
     Message::new("remove an interface", libc::RTM_DELLINK, 0, &link_body(index, 0, 0))
+}
+
+/// Puts an interface into a group, for [`delete_group`].
+pub fn set_group(index: u32, group: u32) -> Message {
+    Message::new("put an interface into a group", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_GROUP, &group.to_ne_bytes())
+}
+
+/// Removes all interfaces of a group. The kernel waits for other processors (RCU) once for all of
+/// them, which for each one takes tens of milliseconds. `ENODEV` when the group has none.
+pub fn delete_group(group: u32) -> Message {
+    Message::new("remove interfaces", libc::RTM_DELLINK, 0, &link_body(0, 0, 0))
+        .attribute(libc::IFLA_GROUP, &group.to_ne_bytes())
 }
 
 /// Puts an interface up.

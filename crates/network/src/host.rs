@@ -10,11 +10,12 @@ use garth_kernel::rtnl;
 use rustix::io::Errno;
 
 use crate::address::Network;
-use crate::builder::Shared;
 use crate::config::Names;
 use crate::dns;
 use crate::forwarding::{self, Forwarding};
 use crate::layout::Layout;
+use crate::queue::Shared;
+use crate::remover;
 use crate::slot::{Ready, Wire};
 use crate::watch::Watch;
 use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
@@ -79,13 +80,12 @@ impl Host {
     pub(crate) fn follow_uplinks(&mut self) -> Result<(), Error> {
         let _lock = lock()?;
         self.forwarding.follow(&mut self.socket)?;
-        let prefix = self.names.wire_prefix();
-        let links = rtnl::links(&mut self.socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
-        let wires = links.iter().filter(|link| link.name.starts_with(&prefix));
         // Switching net.ipv4.ip_forward off switches every interface off.
-        for wire in wires.filter(|link| !sysctl::is_on(&format!("ipv4/conf/{}/forwarding", link.name))) {
-            // A wire that has gone since needs nothing.
-            drop(self.socket.apply(&[rtnl::forward_ipv4(wire.index)]));
+        for (slot, index) in self.wires()? {
+            if !sysctl::is_on(&format!("ipv4/conf/{}/forwarding", self.names.wire(slot))) {
+                // A wire that has gone since needs nothing.
+                drop(self.socket.apply(&[rtnl::forward_ipv4(index)]));
+            }
         }
         Ok(())
     }
@@ -110,21 +110,19 @@ impl Host {
             && rtnl::index(&self.socket, &self.names.wire(record.slot)) == Some(record.wire)
     }
 
-    /// Removes the wire of a slot; nothing happens when it has gone with its namespace.
-    pub(crate) fn remove(&mut self, slot: u16) -> Result<(), Error> {
-        let name = self.names.wire(slot);
-        match rtnl::index(&self.socket, &name) {
-            Some(index) => delete(&mut self.socket, index, &name),
-            None => Ok(()),
-        }
+    /// Removes the wires of these slots; nothing happens for those that have gone by themselves.
+    pub(crate) fn remove(&mut self, slots: &[u16]) -> Result<(), Error> {
+        let names = slots.iter().map(|slot| self.names.wire(*slot));
+        let indexes: Vec<u32> = names.filter_map(|name| rtnl::index(&self.socket, &name)).collect();
+        remover::remove_links(&mut self.socket, &indexes).map_err(|error| Error::kernel("cannot remove wires", error))
     }
 
-    /// The slots of every wire of this daemon that exists.
-    pub(crate) fn wires(&mut self) -> Result<Vec<u16>, Error> {
+    /// Slot and interface of every wire of this daemon that exists.
+    pub(crate) fn wires(&mut self) -> Result<Vec<(u16, u32)>, Error> {
         let prefix = self.names.wire_prefix();
         let links = rtnl::links(&mut self.socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
         let slot = |name: &str| u16::from_str_radix(name.strip_prefix(&prefix)?, 16).ok();
-        Ok(links.iter().filter_map(|link| slot(&link.name)).collect())
+        Ok(links.iter().filter_map(|link| Some((slot(&link.name)?, link.index))).collect())
     }
 }
 
@@ -133,9 +131,9 @@ pub(crate) fn clear(names: &Names) -> Result<(), Error> {
     let mut socket = open_socket()?;
     let _lock = lock()?;
     let links = rtnl::links(&mut socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
-    for wire in links.iter().filter(|link| link.name.starts_with(&names.wire_prefix())) {
-        delete(&mut socket, wire.index, &wire.name)?;
-    }
+    let wires = links.iter().filter(|link| link.name.starts_with(&names.wire_prefix()));
+    let wires: Vec<u32> = wires.map(|link| link.index).collect();
+    remover::remove_links(&mut socket, &wires).map_err(|error| Error::kernel("cannot remove wires", error))?;
     let Some(index) = rtnl::index(&socket, &names.gateway()) else { return Ok(()) };
     ruleset::load(&ruleset::removal(&names.table()))?;
     forwarding::close(&mut socket, &names.gateway())?;

@@ -34,6 +34,8 @@ mod host;
 mod layout;
 mod lease;
 mod network;
+mod queue;
+mod remover;
 mod ruleset;
 mod slot;
 mod sysctl;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use garth_kernel::netns;
 use garth_spec::SandboxId;
 
-use crate::builder::{Found, Request, Shared};
 use crate::config::Names;
+use crate::queue::{Found, Request, Shared};
 use crate::slot::{self, Ready};
 use crate::{Error, ErrorKind, Lease, LeaseRecord, NetworkConfig};
 
@@ -68,7 +68,7 @@ impl Network {
     pub fn release(&self, id: SandboxId) {
         let record = self.shared.queue().leases.remove(&id);
         if let Some(record) = record {
-            self.shared.release(record.slot);
+            self.shared.release(record);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use garth_kernel::netlink::{Message, Socket};
 use garth_kernel::netns;
@@ -18,6 +19,10 @@ const INSIDE: &str = "eth0";
 
 /// Its number: a new namespace has only `lo`, which is 1.
 const INSIDE_INDEX: u32 = 2;
+
+/// How often an older kernel is asked whether the link is up, and for how long.
+const LINK_POLL: Duration = Duration::from_millis(1);
+const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A wire that no sandbox has yet. Dropping it removes everything, because its namespace goes.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ impl Wire {
         inside.apply(&self.inside()).map_err(|error| Error::kernel(doing("configure eth0"), error))?;
         self.harden().map_err(|error| Error::kernel(doing("set sysctls"), error))?;
         host.apply(&self.outside(index)).map_err(|error| Error::kernel(doing("configure the veth"), error))?;
+        await_link(&mut inside).map_err(|error| Error::kernel(doing("wait for the link"), error))?;
         let ipv6 = self.ipv6.map(|(address, _)| address);
         let record = LeaseRecord { slot: self.slot, wire: index, ipv4: self.ipv4, ipv6 };
         Ok(Ready { netns, gateway: self.gateway4, record })
@@ -166,6 +172,19 @@ fn prohibited<'a>(networks: impl Iterator<Item = &'a str>) -> Vec<Message> {
         .collect()
 }
 
+/// Without this the first packets of a sandbox that starts at once would be lost, and a connection
+/// take a second longer. Succeeds at the first look from Linux 6.8 on.
+fn await_link(inside: &mut Socket) -> Result<(), std::io::Error> {
+    let deadline = Instant::now() + LINK_DEADLINE;
+    while !rtnl::is_operational(inside, INSIDE_INDEX)? {
+        if Instant::now() > deadline {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(LINK_POLL);
+    }
+    Ok(())
+}
+
 /// Leaves the calling thread in the new namespace.
 fn new_namespace() -> std::io::Result<(OwnedFd, Socket)> {
     netns::unshare()?;
@@ -189,11 +208,13 @@ pub(crate) struct Slots {
     next: u16,
 }
 
-impl Slots {
-    pub(crate) fn new() -> Self {
+impl Default for Slots {
+    fn default() -> Self {
         Self { taken: BTreeSet::new(), next: *SLOTS.start() }
     }
+}
 
+impl Slots {
     pub(crate) fn take(&mut self) -> Result<u16, Error> {
         let around = (self.next..=*SLOTS.end()).chain(*SLOTS.start()..self.next);
         let free = around.into_iter().find(|slot| !self.taken.contains(slot));
@@ -222,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_slot_given_back_is_not_the_next_one_used() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let first = slots.take().unwrap();
         slots.give_back(first);
         assert_ne!(slots.take().unwrap(), first);
@@ -230,7 +251,7 @@ mod tests {
 
     #[test]
     fn every_slot_is_used_once_and_then_there_is_an_error() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         slots.claim(17);
         let taken: BTreeSet<u16> = std::iter::from_fn(|| slots.take().ok()).collect();
         assert_eq!(taken.len(), SLOTS.len() - 1);

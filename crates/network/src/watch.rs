@@ -12,7 +12,7 @@ use garth_kernel::netlink::{Event, Socket, attributes};
 use garth_kernel::rtnl;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::builder::{Check, Shared};
+use crate::queue::{Check, Shared};
 use crate::{Error, forwarding};
 
 /// `1 << (group - 1)` of linux/rtnetlink.h: IPv4 routes 7, IPv6 routes 11, IPv4 settings 24, IPv6

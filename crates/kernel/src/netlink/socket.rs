@@ -137,14 +137,26 @@ impl Socket {
         first
     }
 
-    /// Sends one request whose answer is a list; `each` gets the payload of every part.
+    /// Sends one request whose answer is a list; `each` gets kind and payload of every part.
     ///
     /// # Errors
     /// The kernel's refusal, or the socket's own failure.
-    pub fn dump(&mut self, request: &Message, mut each: impl FnMut(u16, &[u8])) -> Result<(), Error> {
+    pub fn dump(&mut self, request: &Message, each: impl FnMut(u16, &[u8])) -> Result<(), Error> {
+        self.query(request, libc::NLM_F_DUMP, each)
+    }
+
+    /// Sends one request whose answer is one message.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or the socket's own failure.
+    pub fn get(&mut self, request: &Message, each: impl FnMut(u16, &[u8])) -> Result<(), Error> {
+        self.query(request, libc::NLM_F_ACK, each)
+    }
+
+    fn query(&mut self, request: &Message, flags: i32, mut each: impl FnMut(u16, &[u8])) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        self.send(&request.encode(sequence, libc::NLM_F_DUMP as u16))?;
+        self.send(&request.encode(sequence, flags as u16))?;
         loop {
             let length = self.receive()?;
             for message in messages(&self.buffer[..length]).filter(|m| m.sequence == sequence) {

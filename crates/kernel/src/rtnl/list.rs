@@ -62,6 +62,29 @@ pub fn index(socket: &Socket, name: &str) -> Option<u32> {
     rustix::net::netdevice::name_to_index(socket, name).ok()
 }
 
+/// Whether an interface is not only up but also sends.
+///
+/// When the other end of a veth pair goes up, this one is told by a work queue (linkwatch); until
+/// then it drops what it is given. From Linux 6.8 on, asking makes the kernel do that work first.
+///
+/// # Errors
+/// Those of the socket; `ENODEV` when there is no such interface.
+pub fn is_operational(socket: &mut Socket, index: u32) -> Result<bool, Error> {
+    /// `IF_OPER_UP` of linux/if.h and `RTEXT_FILTER_SKIP_STATS` of linux/rtnetlink.h.
+    const UP: u8 = 6;
+    const WITHOUT_STATISTICS: u32 = 8;
+    let mut body = [0u8; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let request = Message::new("look at an interface", libc::RTM_GETLINK, 0, &body)
+        .attribute(libc::IFLA_EXT_MASK, &WITHOUT_STATISTICS.to_ne_bytes());
+    let mut operational = false;
+    socket.get(&request, |_, payload| {
+        let mut found = attributes(payload.get(16..).unwrap_or_default());
+        operational = found.any(|attribute| attribute == (libc::IFLA_OPERSTATE, &[UP]));
+    })?;
+    Ok(operational)
+}
+
 /// Every address of the socket's namespace.
 ///
 /// # Errors

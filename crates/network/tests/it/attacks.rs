@@ -126,7 +126,7 @@ fn a_forged_source_address_is_dropped() {
     let forged = victims.iter().map(String::as_str).chain(HOST).chain(["8.8.8.8", NEIGHBOUR4, "2001:4860::8888"]);
     for address in forged {
         let length = if address.contains(':') { 128 } else { 32 };
-        sh(&attacker.netns, &format!("ip addr add {address}/{length} dev eth0"));
+        sh(&attacker.netns, &format!("ip addr add {address}/{length} dev eth0 nodad"));
         let to = if address.contains(':') { sink6.local_addr() } else { sink4.local_addr() }.unwrap();
         send(&attacker.netns, (address, 0), to, b"forged");
     }
@@ -227,4 +227,21 @@ fn flushed_rules_come_back() {
         assert!(!reached(&lease.netns, HOST[0]), "{blow}");
         assert!(tcp(&lease.netns, INTERNET4).is_ok(), "{blow}");
     }
+}
+
+#[test]
+fn a_stopped_sandbox_leaves_no_tracked_connections() {
+    let Some(world) = world("a_stopped_sandbox_leaves_no_tracked_connections") else { return };
+    let [stopped, running] = [id(), id()];
+    let leases = [stopped, running].map(|id| world.network.lease(id).unwrap());
+    for lease in &leases {
+        assert!(udp(&lease.netns, INTERNET4) && udp(&lease.netns, INTERNET6));
+    }
+    let tracked = || sh(&world.host, "cat /proc/net/nf_conntrack");
+    let [gone, stays] = leases.each_ref().map(|lease| format!("src={} ", lease.ipv4));
+    assert!(tracked().contains(&gone) && tracked().contains(&stays));
+    world.network.release(stopped);
+    eventually("the connections to be forgotten", || !tracked().contains(&gone));
+    assert!(tracked().contains(&stays));
+    eventually("IPv6 as well", || tracked().matches("ipv6").count() == 1);
 }
