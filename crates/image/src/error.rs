@@ -1,4 +1,5 @@
 use std::io;
+use std::path::Path;
 
 /// What kind of thing was wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,17 @@ pub enum ErrorKind {
         /// The limit.
         limit: u64,
     },
+    /// An image for another kind of machine.
+    #[error("it is for {image}, and this machine is {machine}")]
+    OtherPlatform {
+        /// What the image says, as `linux/arm64`.
+        image: String,
+        /// What this machine is.
+        machine: String,
+    },
+    /// Compressed in a way that is not known.
+    #[error("it is compressed with {0}")]
+    Compression(&'static str),
     /// A document in the image that means nothing.
     #[error("its {0} is not valid")]
     BadDocument(String),
@@ -77,6 +89,8 @@ impl Error {
                 "make it without its /dev, as with `tar --exclude=./dev`; a sandbox gets its own"
             }
             ErrorKind::UnknownFormat(_) => "name the format with --format",
+            ErrorKind::OtherPlatform { .. } => "import the variant for this machine",
+            ErrorKind::Compression(_) => "decompress it first; plain, gzip and zstd are taken",
             ErrorKind::HostNotMerged(_) => "import an image instead, as with `garth image import`",
             ErrorKind::NoSpace => "free space on the host's disk, or remove projects and images",
             _ => return None,
@@ -94,8 +108,25 @@ impl From<garth_storage::Error> for Error {
     }
 }
 
+impl Error {
+    /// What a failed write of the image's file at `path` means.
+    pub(crate) fn write(path: &Path, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Write(path.display().to_string()),
+        };
+        Self::new(kind).because(error)
+    }
+}
+
+/// A failed read of the stream, which may carry an error of ours from a reader further down.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(ours) => return ours,
+            Err(other) => other,
+        };
         let kind = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
             _ => ErrorKind::Truncated,

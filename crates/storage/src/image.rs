@@ -5,7 +5,7 @@ use garth_spec::{ImageConfig, ImageId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error};
-use crate::layout::{RECORD, ROOTFS, STATE, UPPER, USR, WORK};
+use crate::layout::{RECORD, ROOTFS, SCRATCH, STATE, UPPER, USR, WORK};
 use crate::pool::Pool;
 
 /// What a pool remembers of an image, beside its files.
@@ -75,7 +75,8 @@ impl ImageDraft {
         Self { pool, id, path, done: false }
     }
 
-    /// The empty directory to fill: the image's `/`.
+    /// The empty directory to fill: the image's `/`. A directory `scratch` beside it is the importer's to
+    /// make and use; it is deleted before the image is visible.
     pub fn path(&self) -> PathBuf {
         self.path.join(ROOTFS)
     }
@@ -115,6 +116,7 @@ pub(crate) fn finish_skeleton(path: &Path, record: &Record) -> std::io::Result<(
     if record.meta.usr == UsrSource::Host {
         make_usr(path)?;
     }
+    crate::removal::remove_tree(&path.join(SCRATCH))?;
     fs::write(path.join(RECORD), serde_json::to_vec_pretty(record)?)
 }
 

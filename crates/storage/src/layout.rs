@@ -8,6 +8,8 @@ use garth_spec::{ImageId, ProjectId};
 pub(crate) const RECORD: &str = "image.json";
 /// The files of the sandbox's `/`.
 pub(crate) const ROOTFS: &str = "rootfs";
+/// An importer's files, gone before an image is visible.
+pub(crate) const SCRATCH: &str = "scratch";
 /// The agent's records: kept output of processes.
 pub(crate) const STATE: &str = "state";
 /// The writable layer over the host's `/usr`.

@@ -31,3 +31,4 @@ pub use disk::{Disk, DiskRoot, DiskUsage, Root, UsrOverlay};
 pub use error::{Error, ErrorKind};
 pub use image::{Image, ImageDraft, ImageMeta, UsrSource};
 pub use pool::{Driver, DriverChoice, Maintained, Pool, PoolOptions, PoolUsage, Swept};
+pub use removal::remove_tree_at;

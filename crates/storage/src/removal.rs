@@ -14,7 +14,12 @@ use rustix::io::Errno;
 /// nests 100,000 directories would make itself undeletable. Here a directory that is not empty moves
 /// up to the top and is emptied there: constant memory and two descriptors, whatever the depth.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let top = match open_dir(CWD, path) {
+    remove_tree_at(CWD, path)
+}
+
+/// As [`remove_tree`], of a path below an open directory. Fine when there is none.
+pub fn remove_tree_at(parent: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let top = match open_dir(parent, path) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -30,7 +35,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
     }
     drop(top);
-    Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+    Ok(unlinkat(parent, path, AtFlags::REMOVEDIR)?)
 }
 
 fn open_dir<P: rustix::path::Arg>(parent: BorrowedFd<'_>, name: P) -> Result<OwnedFd, Errno> {

@@ -120,7 +120,7 @@ impl Plan {
         let mut written = Written { entries: 0, bytes: 0 };
         for (path, entry) in &self.root {
             let at = root.join(path);
-            write_entry(&at, entry).map_err(|error| write_error(path, error))?;
+            write_entry(&at, entry).map_err(|error| Error::write(path, error))?;
             written.entries += 1;
             if let Entry::File { content, .. } = entry {
                 written.bytes += content.len() as u64;
@@ -128,10 +128,10 @@ impl Plan {
         }
         for (path, mask) in &self.usr {
             write_mask(&usr_upper.join(path), mask)
-                .map_err(|error| write_error(&Path::new("usr").join(path), error))?;
+                .map_err(|error| Error::write(&Path::new("usr").join(path), error))?;
         }
         if self.root.contains_key(Path::new(accounts::HOME)) {
-            give_home(&root.join(accounts::HOME)).map_err(|error| write_error(Path::new(accounts::HOME), error))?;
+            give_home(&root.join(accounts::HOME)).map_err(|error| Error::write(Path::new(accounts::HOME), error))?;
         }
         Ok(written)
     }
@@ -158,14 +158,6 @@ impl Plan {
 
 fn not_merged(name: &str) -> Error {
     Error::new(ErrorKind::HostNotMerged(format!("/{name}")))
-}
-
-fn write_error(path: &Path, error: io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-        _ => ErrorKind::Write(path.display().to_string()),
-    };
-    Error::new(kind).because(error)
 }
 
 fn write_entry(at: &Path, entry: &Entry) -> io::Result<()> {
