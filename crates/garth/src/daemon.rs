@@ -125,7 +125,31 @@ pub enum Report {
     /// Another daemon has the data directory.
     Taken,
     /// It cannot.
-    Failed { message: String, hint: Option<String>, cause: Vec<String> },
+    Failed(Reason),
+}
+
+/// Why a daemon cannot run.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    code: String,
+    message: String,
+    hint: Option<String>,
+    step: Option<String>,
+    cause: Vec<String>,
+}
+
+impl From<Failure> for Reason {
+    fn from(failure: Failure) -> Self {
+        let Failure { code, message, hint, step, cause, .. } = failure;
+        Self { code: code.into_owned(), message, hint, step, cause }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        let Reason { code, message, hint, step, cause } = reason;
+        Self { exit: Exit::Unreachable, code: code.into(), message, hint, step, cause }
+    }
 }
 
 async fn start(dir: &Path) -> Result<()> {
@@ -135,10 +159,7 @@ async fn start(dir: &Path) -> Result<()> {
     match told.map_err(|_| slow(dir))? {
         Some(Report::Ready) => Ok(()),
         Some(Report::Taken) => answering(dir, deadline).await,
-        Some(Report::Failed { message, hint, cause }) => {
-            let failure = Failure::new(Exit::Unreachable, "daemon_start_failed", message);
-            Err(Failure { hint: hint.or(failure.hint.clone()), cause, ..failure })
-        }
+        Some(Report::Failed(reason)) => Err(reason.into()),
         None => Err(Failure::new(Exit::Unreachable, "daemon_start_failed", "the daemon ended as it started")
             .hint(format!("its log is {}", log(dir).display()))),
     }
@@ -171,7 +192,7 @@ fn spawn(dir: &Path) -> Result<OwnedFd> {
     }
     let cannot = |error: io::Error| {
         let failure = Failure::io(format!("cannot start a daemon for {}", dir.display()), &error);
-        Failure { exit: Exit::Unreachable, code: "daemon_start_failed", ..failure }
+        Failure { exit: Exit::Unreachable, code: "daemon_start_failed".into(), ..failure }
     };
     // Others may pass through to the socket, which has its own mode, and see nothing else.
     DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(cannot)?;

@@ -1,5 +1,6 @@
 //! The one error type of the command line: an exit code, and what a person or a program reads.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -17,7 +18,7 @@ pub struct Failure {
     #[serde(skip)]
     pub exit: Exit,
     /// Stable, for programs.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// One sentence, for people.
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +32,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of this exit code; `code` is for programs.
     pub fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, code, message: message.into(), hint: None, step: None, cause: Vec::new() }
+        Self { exit, code: code.into(), message: message.into(), hint: None, step: None, cause: Vec::new() }
     }
 
     /// A flag or value that is not taken.
@@ -103,7 +104,7 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         Self {
             exit: exit_of(error.code),
-            code: error.code.as_str(),
+            code: error.code.as_str().into(),
             message: error.message,
             hint: error.hint,
             step: error.step,

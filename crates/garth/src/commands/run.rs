@@ -6,6 +6,7 @@ use garth_spec::ProjectName;
 
 use super::shell;
 use crate::context::{Context, Repeat};
+use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::options::{ProcessOptions, SpecOptions};
 use crate::process::{self, Printed};
@@ -44,15 +45,19 @@ pub async fn run(context: &Context, args: Run) -> Result<u8> {
         }
         return command(context, &project, args).await;
     }
-    let held = async { hold(context, &project.name).await };
-    let ran = tokio::select! {
-        ran = command(context, &project, args) => ran,
-        never = held => match never {},
+    let ran_and_removed = async {
+        let ran = command(context, &project, args).await;
+        // The daemon would do it when the hold drops; done here, it is done when this program ends.
+        let removed = context.ask(Repeat::Unsafe, async |client| client.remove(&project.name).await).await;
+        match removed {
+            Err(failure) if failure.exit != Exit::NotFound => ran.and(Err(failure)),
+            _ => ran,
+        }
     };
-    // The daemon would do it when the hold drops; done here, it is done when this program ends.
-    let removed = context.ask(Repeat::Unsafe, async |client| client.remove(&project.name).await).await;
-    let code = ran?;
-    removed.map(|()| code)
+    tokio::select! {
+        code = ran_and_removed => code,
+        never = hold(context, &project.name) => match never {},
+    }
 }
 
 /// The project to run in: a new one, or the one of that name if it is as asked.

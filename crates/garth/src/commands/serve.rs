@@ -1,23 +1,58 @@
-use clap::Args;
+use std::io;
+use std::path::PathBuf;
 
-use crate::daemon::Endpoint;
+use clap::Args;
+use garth_agent_binary::AGENT;
+use garth_kernel::descriptors;
+use garth_server::ServeConfig;
+
+use crate::daemon::{Endpoint, Report};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Every other command starts a daemon when none answers; this one keeps it in the foreground, for an
-init system. SIGTERM ends the daemon and leaves all sandboxes running: the next one finds them.")]
+init system. SIGTERM ends the daemon and leaves all sandboxes running: the next one finds them.
+GARTH_LOG sets what is logged: error, warn, info, debug, or per module.")]
 pub struct Serve {
+    /// Socket to listen at [default: garth.sock in the data directory]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Started by another command: own session, first line of output says whether it works
     #[arg(long, hide = true)]
     pub background: bool,
 }
 
 pub fn run(endpoint: &Endpoint, args: &Serve) -> Result<u8> {
-    let _ = args.background;
-    match endpoint {
-        Endpoint::Socket(_) => Err(Failure::usage("serve takes a data directory, not a host").hint("unset GARTH_HOST")),
-        Endpoint::DataDir(_) => Err(Failure::new(Exit::Failed, "not_built", "this build has no daemon")),
+    let Endpoint::DataDir(data_dir) = endpoint else {
+        return Err(Failure::usage("serve takes a data directory, not a host").hint("unset GARTH_HOST"));
+    };
+    let socket = args.socket.as_ref().map(std::path::absolute).transpose();
+    let socket = socket.map_err(|error| Failure::io("cannot find the current directory", &error))?;
+    let ready = if args.background { Some(step_back()?) } else { None };
+    let told = ready.as_ref().map(std::os::fd::OwnedFd::try_clone).transpose();
+    let told = told.map_err(|error| Failure::io("cannot start", &error))?;
+    let config = ServeConfig { data_dir: data_dir.clone(), socket, agent: AGENT, ready };
+    let Err(error) = garth_server::run(config) else { return Ok(0) };
+    let taken = error.is_taken();
+    let failure = Failure { exit: Exit::Unreachable, ..error.report().into() };
+    let report = if taken { Report::Taken } else { Report::Failed(failure.clone().into()) };
+    if let (Some(told), Ok(line)) = (told, serde_json::to_vec(&report)) {
+        // Whoever started this may be gone; the log has it as well.
+        let _ = rustix::io::write(&told, &[line.as_slice(), b"\n"].concat());
     }
+    Err(failure)
+}
+
+/// Leaves the session and the terminal of whoever started this; standard output becomes the log, and
+/// where it went before comes back.
+fn step_back() -> Result<std::os::fd::OwnedFd> {
+    let cannot = |error: rustix::io::Errno| Failure::io("cannot leave the session", &io::Error::from(error));
+    // A lock, or a pipe's end, that the caller's shell holds open must not stay so for as long as a daemon lives.
+    descriptors::close_all_but(&[]).map_err(|error| Failure::io("cannot close what was inherited", &error))?;
+    rustix::process::setsid().map_err(cannot)?;
+    let told = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(cannot)?;
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr()).map_err(cannot)?;
+    Ok(told)
 }
