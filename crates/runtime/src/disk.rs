@@ -2,17 +2,17 @@
 //!
 //! Layers of an overlay are named `/proc/self/fd/N`, so that no path of the host shows in the sandbox's mount table and
 //! no character in one needs quoting.
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Doing, Result};
 use crate::{Durability, Overlay, Root, SandboxPlan};
+
+mod layers;
+pub(crate) use layers::Layers;
 
 /// The mounts of one sandbox's disk.
 #[derive(Debug)]
@@ -23,20 +23,25 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn open(plan: &SandboxPlan) -> Result<Self> {
-        Ok(Self {
-            root: match &plan.root {
-                Root::Directory(path) => detached(path)?,
-                Root::Overlay(overlay) => mount_overlay(overlay, plan.durability)?,
-            },
-            state: detached(&plan.state_dir)?,
-            usr: plan.usr.as_ref().map(|overlay| mount_overlay(overlay, plan.durability)).transpose()?,
-        })
+    /// Its overlays count as used in `layers` from then on; after an error they do not.
+    pub(crate) fn open(plan: &SandboxPlan, layers: &Layers) -> Result<Self> {
+        let state = detached(&plan.state_dir)?;
+        let root = match &plan.root {
+            Root::Directory(path) => detached(path)?,
+            Root::Overlay(overlay) => layers.mount(overlay, plan.durability)?,
+        };
+        let usr = plan.usr.as_ref().map(|overlay| layers.mount(overlay, plan.durability)).transpose();
+        let usr = usr.inspect_err(|_| {
+            if let Root::Overlay(overlay) = &plan.root {
+                layers.end(std::slice::from_ref(&overlay.upper));
+            }
+        })?;
+        Ok(Self { root, state, usr })
     }
 
-    /// In the order that an init takes them from its order.
-    pub(crate) fn fds<'a>(&'a self, netns: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
-        let mut fds = vec![self.root.as_fd(), self.state.as_fd(), netns];
+    /// In the order that an init takes them.
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let mut fds = vec![self.root.as_fd(), self.state.as_fd()];
         fds.extend(self.usr.as_ref().map(AsFd::as_fd));
         fds
     }
@@ -44,16 +49,18 @@ impl Disk {
 
 /// The upper layers a plan's overlays write to.
 pub(crate) fn uppers(plan: &SandboxPlan) -> Vec<PathBuf> {
-    let root = match &plan.root {
-        Root::Directory(_) => None,
-        Root::Overlay(overlay) => Some(overlay),
-    };
-    root.into_iter().chain(&plan.usr).map(|overlay| overlay.upper.clone()).collect()
+    plan.overlays().map(|overlay| overlay.upper.clone()).collect()
 }
 
 fn detached(path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     rustix::mount::open_tree(CWD, path, flags).doing(|| format!("take {} as a mount", path.display()))
+}
+
+/// Another mount of what a detached mount shows.
+fn copy(mount: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(mount, "", flags).doing(|| "take an overlay as a mount".to_owned())
 }
 
 fn mount_overlay(overlay: &Overlay, durability: Durability) -> Result<OwnedFd> {
@@ -92,58 +99,4 @@ fn allow_reuse(work: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Which upper layers are mounted. An overlay writes its upper layer's file system out when it ends, 2 ms and more; that
-/// happens after `destroy`, and a start that wants the same layer waits for it here.
-#[derive(Debug, Default)]
-pub(crate) struct Uppers {
-    state: Mutex<HashMap<PathBuf, Use>>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Live,
-    Ending,
-}
-
-/// How long a start waits for the end of the last mount of its disk.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-impl Uppers {
-    pub(crate) fn acquire(&self, uppers: &[PathBuf]) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match uppers.iter().filter_map(|upper| state.get(upper)).max_by_key(|used| **used == Use::Live) {
-                None => break,
-                Some(Use::Live) => return Err(error(ErrorKind::Exists)),
-                Some(Use::Ending) => {
-                    let (next, timeout) =
-                        self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
-                    if timeout.timed_out() {
-                        return Err(error(ErrorKind::Stuck { seconds: PATIENCE.as_secs() }));
-                    }
-                    state = next;
-                }
-            }
-        }
-        state.extend(uppers.iter().map(|upper| (upper.clone(), Use::Live)));
-        Ok(())
-    }
-
-    pub(crate) fn ending(&self, uppers: &[PathBuf]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.extend(uppers.iter().map(|upper| (upper.clone(), Use::Ending)));
-    }
-
-    pub(crate) fn release(&self, uppers: &[PathBuf]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.retain(|upper, _| !uppers.contains(upper));
-        self.changed.notify_all();
-    }
-}
-
-fn error(kind: ErrorKind) -> Error {
-    Error { doing: "use the disk".to_owned(), kind }
 }

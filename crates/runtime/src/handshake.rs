@@ -36,7 +36,7 @@ pub(crate) enum Reply {
     Failed(Failure),
 }
 
-/// From the daemon to a waiting init: become this sandbox. The descriptors come in the order of `Fds`.
+/// From the daemon to a waiting init: become this sandbox. Its network namespace comes along.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) hostname: String,
@@ -45,6 +45,11 @@ pub(crate) struct Order {
     pub(crate) hosts: Vec<(IpAddr, String)>,
     pub(crate) agent: AgentConfig,
 }
+
+/// Then, as soon as it is mounted: the disk. The root, the state directory and, when the order says so, what is on `/usr`
+/// come along.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Disk;
 
 /// From an init to the daemon.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

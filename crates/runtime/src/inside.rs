@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use garth_spec::AgentConfig;
+use serde::de::DeserializeOwned;
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{Failure, Order, Report};
-use crate::steps::{Fds, apply, enter_steps, warm_steps};
+use crate::handshake::{Disk, Failure, Order, Report};
+use crate::steps::{Fds, apply, enter_steps, network_steps, warm_steps};
 
 /// What the agent starts with, once it is the init of a finished sandbox.
 #[derive(Debug)]
@@ -46,15 +47,16 @@ fn report(fds: &Fds, report: &Report) -> Option<()> {
 fn enter(fds: &mut Fds, policy: &Policy) -> Result<AgentConfig, Option<Failure>> {
     apply(&warm_steps(policy), policy, fds)?;
     report(fds, &Report::Warm).ok_or(None)?;
-    let order = receive_order(fds).ok_or(None)?;
-    apply(&enter_steps(policy, &order), policy, fds)?;
+    let (order, received) = receive::<Order>(fds).ok_or(None)?;
+    fds.netns = received.into_iter().next();
+    apply(&network_steps(policy), policy, fds)?;
+    let (Disk, received) = receive(fds).ok_or(None)?;
+    let mut received = received.into_iter();
+    (fds.root, fds.state, fds.usr) = (received.next(), received.next(), received.next());
+    apply(&enter_steps(&order), policy, fds)?;
     Ok(order.agent)
 }
 
-fn receive_order(fds: &mut Fds) -> Option<Order> {
-    let (order, received) = fds.channel.as_ref()?.receive::<Order>().ok()??;
-    let mut received = received.into_iter();
-    (fds.root, fds.state, fds.netns) = (received.next(), received.next(), received.next());
-    fds.usr = received.next();
-    Some(order)
+fn receive<T: DeserializeOwned>(fds: &Fds) -> Option<(T, Vec<OwnedFd>)> {
+    fds.channel.as_ref()?.receive().ok()?
 }

@@ -107,7 +107,7 @@ impl SandboxPlan {
         directory.into_iter().chain(layers).chain([&self.state_dir])
     }
 
-    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+    pub(crate) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
         let root = match &self.root {
             Root::Directory(_) => None,
             Root::Overlay(overlay) => Some(overlay),

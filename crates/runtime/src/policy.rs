@@ -18,8 +18,10 @@ pub struct Policy {
     pub shown_of_network: Vec<String>,
     /// Capabilities that processes can have; all others are out of reach.
     pub capabilities: CapabilitySet,
-    /// The system call filter.
-    pub filter: Program,
+    /// The system call filter, but for the calls that making a sandbox needs.
+    pub early: Program,
+    /// The rest of it.
+    pub late: Program,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +66,7 @@ struct Capability {
 #[serde(deny_unknown_fields)]
 struct Calls {
     unknown: Unknown,
+    late: Late,
     rules: Vec<Rule>,
 }
 
@@ -73,6 +76,14 @@ struct Unknown {
     action: Word,
     #[serde(rename = "reason")]
     _reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Late {
+    #[serde(rename = "reason")]
+    _reason: String,
+    calls: String,
 }
 
 #[derive(Deserialize)]
@@ -137,13 +148,16 @@ impl Policy {
         let proc: Proc = parse(include_str!("../data/proc.json"))?;
         let sys: Sys = parse(include_str!("../data/sys.json"))?;
         let paths = |nodes: Vec<Node>| nodes.into_iter().map(|node| node.path).collect();
+        let (verdicts, late, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
+        let (early, late) = split(verdicts, &late);
         Ok(Self {
             masked: paths(proc.masked),
             read_only: paths(proc.read_only),
             shown: paths(sys.shown),
             shown_of_network: paths(sys.shown_of_own_network),
             capabilities: capabilities(include_str!("../data/capabilities.json"))?,
-            filter: filter(include_str!("../data/seccomp.json"))?,
+            early: Program::compile(&early, unknown),
+            late: Program::compile(&late, Action::Allow),
         })
     }
 }
@@ -161,20 +175,35 @@ fn capabilities(text: &str) -> Result<CapabilitySet, String> {
     Ok(set)
 }
 
-fn filter(text: &str) -> Result<Program, String> {
+type Verdicts = BTreeMap<u32, Verdict>;
+
+/// All verdicts, the numbers of the late calls, and what is done with unknown calls.
+fn verdicts(text: &str) -> Result<(Verdicts, Vec<u32>, Action), String> {
     let calls: Calls = parse(text)?;
     let mut verdicts = BTreeMap::new();
     for rule in calls.rules {
         let cases = rule.cases.iter().map(case).collect::<Result<_, _>>()?;
         let verdict = Verdict { cases, otherwise: rule.action.into() };
-        for name in rule.calls.split_whitespace() {
-            let number = seccomp::number(name).ok_or_else(|| format!("no system call {name}"))?;
-            if verdicts.insert(number, verdict.clone()).is_some() {
-                return Err(format!("{name} is in two rules"));
+        for number in numbers(&rule.calls) {
+            if verdicts.insert(number?, verdict.clone()).is_some() {
+                return Err(format!("a call is in two rules: {}", rule.calls));
             }
         }
     }
-    Ok(Program::compile(&verdicts, calls.unknown.action.into()))
+    Ok((verdicts, numbers(&calls.late.calls).collect::<Result<_, _>>()?, calls.unknown.action.into()))
+}
+
+fn numbers(calls: &str) -> impl Iterator<Item = Result<u32, String>> {
+    calls.split_whitespace().map(|name| seccomp::number(name).ok_or_else(|| format!("no system call {name}")))
+}
+
+/// The early filter allows the late calls; the late one has rules for them alone. Of two filters the stricter answer
+/// counts (`seccomp(2)`), so that both together are the whole.
+fn split(verdicts: Verdicts, late: &[u32]) -> (Verdicts, Verdicts) {
+    let (of_late, mut early): (Verdicts, Verdicts) =
+        verdicts.into_iter().partition(|(number, _)| late.contains(number));
+    early.extend(of_late.keys().map(|number| (*number, Verdict::always(Action::Allow))));
+    (early, of_late)
 }
 
 fn case(case: &RuleCase) -> Result<Case, String> {
@@ -204,7 +233,18 @@ mod tests {
     fn the_data_files_are_read() {
         let policy = Policy::load().expect("policy");
         assert!(policy.masked.iter().any(|path| path == "kcore"));
-        assert!(policy.filter.len() < 600, "{}", policy.filter.len());
+        assert!(policy.early.len() + policy.late.len() < 600);
+    }
+
+    #[test]
+    fn both_filters_together_are_the_whole() {
+        let (verdicts, late, _) = verdicts(include_str!("../data/seccomp.json")).expect("data");
+        let (early, of_late) = split(verdicts.clone(), &late);
+        for (number, verdict) in &verdicts {
+            let in_both = (early.get(number), of_late.get(number));
+            let allow = Verdict::always(Action::Allow);
+            assert!(in_both == (Some(verdict), None) || in_both == (Some(&allow), Some(verdict)), "{number}");
+        }
     }
 
     #[test]

@@ -1,34 +1,35 @@
-//! What is slow, off the path of starts and stops: ends of mounts, used slots made ready, idle ones kept or removed.
+//! What is slow, off the path of starts and stops, in two threads: slots are made ready, kept or removed by the
+//! recycler, mounts are ended by the unmounter.
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
 
 use crate::sandboxes::Shared;
 use crate::slots::Slot;
 
-/// Work for the recycler thread.
+/// Work for the recycler.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// A slot was taken: have enough warm ones again.
     Refill,
-    /// A sandbox has ended.
-    Ended(Ended),
+    /// The sandbox in it has ended.
+    Used(Slot),
     /// Answer when everything before is done.
-    Settle(std::sync::mpsc::SyncSender<()>),
-    /// Retire everything and end.
+    Settle(SyncSender<()>),
+    /// End.
     Quit,
 }
 
-/// What is left of a sandbox whose processes are gone.
+/// Work for the unmounter.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) slot: Slot,
-    /// The last hold on its mounts.
-    pub(crate) mounts: Option<OwnedFd>,
-    /// The upper layers that those mounts write to.
-    pub(crate) uppers: Vec<PathBuf>,
+pub(crate) enum Unmount {
+    /// The last hold on a mount namespace of an ended sandbox, and the upper layers it wrote to.
+    Namespace(Option<OwnedFd>, Vec<PathBuf>),
+    /// Answer when everything is ended, without waiting for overlays to be wanted again.
+    Settle(SyncSender<()>),
+    /// End everything, then itself.
+    Quit,
 }
 
 /// Idle slots beyond the warm ones are kept for a burst that comes again, and removed after this.
@@ -36,8 +37,8 @@ const KEPT: Duration = Duration::from_secs(30);
 /// No more idle slots than this, each some 150 KiB.
 const MOST_IDLE: usize = 64;
 
-/// Runs until [`Job::Quit`]. Sleeps without a timer when nothing is to be removed later.
-pub(crate) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
+/// Runs until [`Job::Quit`]. Sleeps without a timer when there is nothing to remove later.
+pub(crate) fn recycle(shared: &Shared, jobs: &Receiver<Job>) {
     loop {
         let job = match shared.idle() {
             0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -45,26 +46,51 @@ pub(crate) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
         };
         match job {
             Ok(Job::Refill) => shared.refill(),
-            Ok(Job::Ended(ended)) => recycle(shared, ended),
-            Ok(Job::Settle(done)) => drop(done.send(())),
+            Ok(Job::Used(slot)) => used(shared, slot),
+            Ok(Job::Settle(done)) => answer(&done),
             Err(RecvTimeoutError::Timeout) => shared.take_idle().into_iter().for_each(|slot| shared.retire(slot)),
             Ok(Job::Quit) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-fn recycle(shared: &Shared, ended: Ended) {
-    let Ended { mut slot, mounts, uppers } = ended;
-    let usable = slot.spawner.is_some() && shared.idle() < MOST_IDLE;
-    if usable {
-        // First the next sandbox, which someone may be waiting for; then the end of the last one's mounts.
-        shared.reset(&mut slot);
-        shared.keep(slot);
-        shared.refill();
-        drop(mounts);
-    } else {
-        drop(mounts);
-        shared.retire(slot);
+fn answer(done: &SyncSender<()>) {
+    // Who asked may have given up waiting.
+    let _ = done.send(());
+}
+
+fn used(shared: &Shared, mut slot: Slot) {
+    if slot.spawner.is_none() || shared.idle() >= MOST_IDLE {
+        return shared.retire(slot);
     }
-    shared.uppers.release(&uppers);
+    shared.reset(&mut slot);
+    shared.keep(slot);
+    shared.refill();
+}
+
+/// Runs until [`Unmount::Quit`].
+pub(crate) fn unmount(shared: &Shared, jobs: &Receiver<Unmount>) {
+    loop {
+        let job = match shared.layers.next_rested() {
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match job {
+            Ok(Unmount::Namespace(mounts, uppers)) => {
+                drop(mounts);
+                shared.layers.namespace_ended(&uppers);
+            }
+            Ok(Unmount::Settle(done)) => {
+                shared.layers.end_rested(far());
+                answer(&done);
+            }
+            Err(RecvTimeoutError::Timeout) => shared.layers.end_rested(Instant::now()),
+            Ok(Unmount::Quit) | Err(RecvTimeoutError::Disconnected) => return shared.layers.end_rested(far()),
+        }
+    }
+}
+
+/// Later than anything rests.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroups::Usage;
 use crate::error::{Doing, ErrorKind, Result};
-use crate::recycler::{Ended, Job};
+use crate::recycler::{Job, Unmount};
 use crate::sandboxes::{Shared, Swept, slot_of};
 use crate::slots::{self, Process, SOCKET, Slot};
 
@@ -115,11 +115,11 @@ impl Sandbox {
     pub fn destroy(self) -> Result<()> {
         self.init.end().doing(|| format!("end the sandbox {}", self.id))?;
         let Self { id, mounts, slot, uppers, shared, .. } = self;
-        shared.uppers.ending(&uppers);
+        shared.layers.end(&uppers);
+        shared.unmount(Unmount::Namespace(mounts, uppers));
+        shared.send(Job::Used(slot.into_inner().unwrap_or_else(PoisonError::into_inner)));
         remove_directory(&shared.directory(id)).doing(|| "remove the sandbox's directory".to_owned())?;
         shared.forget_live(id);
-        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        shared.send(Job::Ended(Ended { slot, mounts, uppers }));
         Ok(())
     }
 }

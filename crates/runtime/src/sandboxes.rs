@@ -11,10 +11,10 @@ use garth_spec::SandboxId;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroups::Cgroups;
-use crate::disk::{self, Disk, Uppers};
+use crate::disk::{self, Disk, Layers};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
-use crate::recycler::{self, Ended, Job};
+use crate::recycler::{self, Job, Unmount};
 use crate::sandbox::{Sandbox, SandboxRecord};
 use crate::slots::{self, Process, SLOT, SOCKET, Slot, Spawner};
 use crate::{AgentBinary, SandboxPlan};
@@ -45,7 +45,7 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Sandboxes {
     shared: Arc<Shared>,
-    recycler: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Slots ready at any time: two, so that one can be made ready while the other is used.
@@ -56,8 +56,9 @@ pub(crate) struct Shared {
     run_dir: PathBuf,
     agent: AgentBinary,
     pub(crate) cgroups: Cgroups,
-    pub(crate) uppers: Uppers,
+    pub(crate) layers: Layers,
     jobs: Mutex<Sender<Job>>,
+    unmounts: Mutex<Sender<Unmount>>,
     root: Mutex<Option<Spawner>>,
     slots: Mutex<Slots>,
     boot: String,
@@ -85,23 +86,25 @@ impl Sandboxes {
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").doing(|| "read the boot id".to_owned())?;
         let (sender, jobs) = mpsc::channel();
+        let (unmounts, mounts) = mpsc::channel();
         let shared = Arc::new(Shared {
             run_dir: config.run_dir,
             agent: config.agent,
             cgroups: Cgroups::open(&config.tag)?,
-            uppers: Uppers::default(),
+            layers: Layers::default(),
             jobs: Mutex::new(sender),
+            unmounts: Mutex::new(unmounts),
             root: Mutex::new(None),
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
             next: AtomicU32::new(0),
         });
-        let worker = Arc::clone(&shared);
-        let recycler = std::thread::Builder::new().name("garth-recycler".to_owned());
-        let recycler =
-            recycler.spawn(move || recycler::run(&worker, &jobs)).doing(|| "start the recycler".to_owned())?;
+        let threads = vec![
+            thread("garth-recycler", &shared, move |shared| recycler::recycle(shared, &jobs))?,
+            thread("garth-unmounter", &shared, move |shared| recycler::unmount(shared, &mounts))?,
+        ];
         shared.send(Job::Refill);
-        Ok(Self { shared, recycler: Some(recycler) })
+        Ok(Self { shared, threads })
     }
 
     /// Starts a sandbox. Returns when its init has applied the plan; the agent answers on
@@ -113,28 +116,15 @@ impl Sandboxes {
         plan.check().doing(|| "carry out the plan".to_owned())?;
         let netns = match netns {
             Some(netns) => netns,
-            None => garth_kernel::netns::with_loopback(|| Ok(())).doing(|| "make a network namespace".to_owned())?,
+            None => garth_kernel::netns::with_loopback(open_ports).doing(|| "make a network namespace".to_owned())?,
         };
-        let uppers = disk::uppers(plan);
-        self.shared.uppers.acquire(&uppers)?;
-        let result = self.start_on(id, plan, &netns, &uppers);
-        if result.is_err() {
-            self.shared.uppers.release(&uppers);
-        }
-        result
-    }
-
-    fn start_on(&self, id: SandboxId, plan: &SandboxPlan, netns: &OwnedFd, uppers: &[PathBuf]) -> Result<Sandbox> {
-        let disk = Disk::open(plan)?;
         let mut slot = self.shared.take()?;
-        let result = self.shared.enter(&mut slot, id, plan, &disk, netns);
+        let result = self.shared.enter(&mut slot, id, plan, &netns);
         self.shared.send(Job::Refill);
-        // From here on the sandbox alone holds its disk.
-        drop(disk);
         match result {
-            Ok(()) => Ok(Sandbox::new(id, slot, uppers.to_vec(), Arc::clone(&self.shared))),
+            Ok(()) => Ok(Sandbox::new(id, slot, disk::uppers(plan), Arc::clone(&self.shared))),
             Err(e) => {
-                self.shared.abandon(slot, id);
+                self.shared.abandon(slot, plan);
                 Err(e)
             }
         }
@@ -154,7 +144,7 @@ impl Sandboxes {
         if !same || gone {
             return Ok(None);
         }
-        self.shared.uppers.acquire(&record.uppers)?;
+        self.shared.layers.adopt(&record.uppers);
         Ok(Some(Sandbox::recovered(id, process, record, Arc::clone(&self.shared))))
     }
 
@@ -164,20 +154,35 @@ impl Sandboxes {
         crate::sandbox::sweep(&self.shared, keep)
     }
 
-    /// Waits until everything of the sandboxes that were destroyed is gone, their mounts too: before the file system
-    /// that their disks are on is unmounted.
+    /// Waits until everything of the sandboxes that were destroyed is gone, their mounts too: before a disk or its file
+    /// system is unmounted or replaced.
     pub fn settle(&self) {
         let (sender, done) = mpsc::sync_channel(1);
-        self.shared.send(Job::Settle(sender));
+        self.shared.send(Job::Settle(sender.clone()));
+        let _ = done.recv();
+        self.shared.unmount(Unmount::Settle(sender));
         let _ = done.recv();
     }
+}
+
+fn thread(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Shared) + Send + 'static) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(move || work(&shared)).doing(|| format!("start the thread {name}"))
+}
+
+/// In a network namespace of its own, any group may ping and any user may bind a low port.
+fn open_ports() -> std::io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 }
 
 impl Drop for Sandboxes {
     fn drop(&mut self) {
         self.shared.send(Job::Quit);
-        if let Some(recycler) = self.recycler.take() {
-            let _ = recycler.join();
+        self.shared.unmount(Unmount::Quit);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
         let (warm, idle) = {
             let mut slots = self.shared.slots();
@@ -203,6 +208,10 @@ impl Shared {
     pub(crate) fn send(&self, job: Job) {
         // The recycler ends only with `Sandboxes`, after which the kernel's and the next daemon's sweep do its work.
         let _ = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job);
+    }
+
+    pub(crate) fn unmount(&self, job: Unmount) {
+        let _ = self.unmounts.lock().unwrap_or_else(PoisonError::into_inner).send(job);
     }
 
     pub(crate) fn directory(&self, id: SandboxId) -> PathBuf {
@@ -237,17 +246,29 @@ impl Shared {
 
     /// A warm slot: a ready one, or one made now.
     fn take(&self) -> Result<Slot> {
-        let idle = {
-            let mut slots = self.slots();
-            if let Some(slot) = slots.warm.pop() {
-                return Ok(slot);
+        loop {
+            let (warm, idle) = {
+                let mut slots = self.slots();
+                match slots.warm.pop() {
+                    Some(slot) => (Some(slot), None),
+                    None => (None, slots.idle.pop()),
+                }
+            };
+            match (warm, idle) {
+                (Some(slot), _) if slot.is_ready() => return Ok(slot),
+                // Something ended its processes: whoever may, may.
+                (Some(slot), _) => self.retire(slot),
+                (None, Some(slot)) => match self.warm(slot) {
+                    Ok(slot) => return Ok(slot),
+                    Err(_) => continue,
+                },
+                (None, None) => return self.create().and_then(|slot| self.warm(slot)),
             }
-            slots.idle.pop()
-        };
-        let mut slot = match idle {
-            Some(slot) => slot,
-            None => self.create()?,
-        };
+        }
+    }
+
+    /// A slot whose init cannot be made is of no use: it goes.
+    fn warm(&self, mut slot: Slot) -> Result<Slot> {
         match slot.warm(&self.cgroups, &self.run_dir) {
             Ok(()) => Ok(slot),
             Err(e) => {
@@ -261,6 +282,9 @@ impl Shared {
         let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         self.slots().known.insert(name.clone());
         let mut root = self.root();
+        if let Some(dead) = root.take_if(|root| !root.is_alive()) {
+            slots::reap(dead);
+        }
         if root.is_none() {
             *root = Some(Spawner::start(&self.agent, &self.cgroups)?);
         }
@@ -268,14 +292,14 @@ impl Shared {
         Slot::create(spawner, &self.cgroups, name)
     }
 
-    /// Gives a warm slot its order.
-    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, disk: &Disk, netns: &OwnedFd) -> Result<()> {
+    /// Makes a warm slot the sandbox. The init joins its network while the disk is mounted here.
+    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, netns: &OwnedFd) -> Result<()> {
         if slot.limits != plan.limits {
             self.cgroups.limit(&slot.name, &plan.limits).doing(|| "set the limits".to_owned())?;
             slot.limits = plan.limits;
         }
         let init = slot.init.as_mut().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
-        let directory = self.run_dir.join(id.to_string());
+        let directory = self.directory(id);
         match rustix::fs::rename(&init.directory, &directory) {
             Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Err(ErrorKind::Exists),
             result => result.map_err(Into::into),
@@ -289,17 +313,20 @@ impl Shared {
             hosts: plan.hosts.clone(),
             agent: plan.agent.clone(),
         };
-        init.enter(&order, &disk.fds(netns.as_fd())).doing(|| "start the sandbox".to_owned())?;
+        init.order(&order, netns.as_fd()).doing(|| "give the sandbox its order".to_owned())?;
+        let disk = Disk::open(plan, &self.layers)?;
+        let entered = init.enter(&disk.fds());
+        // From here on the sandbox alone holds its mounts.
+        drop(disk);
+        entered.doing(|| "start the sandbox".to_owned()).inspect_err(|_| self.layers.end(&disk::uppers(plan)))?;
         self.adopt(id, &slot.name);
         Ok(())
     }
 
-    fn abandon(&self, mut slot: Slot, id: SandboxId) {
-        if let Some(init) = slot.init.take() {
-            init.discard();
-        }
-        self.forget_live(id);
-        self.send(Job::Ended(Ended { slot, mounts: None, uppers: Vec::new() }));
+    fn abandon(&self, mut slot: Slot, plan: &SandboxPlan) {
+        let mounts = slot.init.take().map(slots::Init::discard);
+        self.unmount(Unmount::Namespace(mounts, disk::uppers(plan)));
+        self.send(Job::Used(slot));
     }
 
     /// Makes slots until enough are warm. An error here shows again, to someone, at the next start.
@@ -310,10 +337,9 @@ impl Shared {
                 Some(slot) => Ok(slot),
                 None => self.create(),
             };
-            let Ok(mut slot) = slot else { return };
-            match slot.warm(&self.cgroups, &self.run_dir) {
-                Ok(()) => self.slots().warm.push(slot),
-                Err(_) => return self.retire(slot),
+            match slot.and_then(|slot| self.warm(slot)) {
+                Ok(slot) => self.slots().warm.push(slot),
+                Err(_) => return,
             }
         }
     }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::cgroups::{self, Cgroups, Usage};
 use crate::channel::Channel;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::handshake::{Order, Reply, Report, Request};
+use crate::handshake::{self, Order, Reply, Report, Request};
 use crate::{AgentBinary, Policy};
 
 /// How long a spawner or an init may take to answer, and a killed process to end.
@@ -46,6 +46,10 @@ impl Process {
             true => Ok(()),
             false => Err(ErrorKind::Stuck { seconds: PATIENCE.as_secs() }),
         }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.gone_within(Duration::ZERO).is_ok_and(|gone| !gone)
     }
 
     /// Whether it ended, waiting for that at most so long.
@@ -115,6 +119,10 @@ impl Spawner {
         .ok_or_else(|| Error { doing: "prepare a sandbox".to_owned(), kind: ErrorKind::Spawner })
     }
 
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+
     /// Closes the channel, at which the process ends, and waits for that.
     pub(crate) fn close(self) {
         drop(self.channel);
@@ -181,15 +189,23 @@ fn look(init: &Process, channel: &Channel) -> std::result::Result<(u64, OwnedFd)
 }
 
 impl Init {
-    /// Sends its order and waits until it is carried out.
-    pub(crate) fn enter(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> std::result::Result<(), ErrorKind> {
-        self.channel.send(order, fds)?;
+    /// Sends its order.
+    pub(crate) fn order(&self, order: &Order, netns: BorrowedFd<'_>) -> std::result::Result<(), ErrorKind> {
+        Ok(self.channel.send(order, &[netns])?)
+    }
+
+    /// Sends its disk and waits until it has entered.
+    pub(crate) fn enter(&self, disk: &[BorrowedFd<'_>]) -> std::result::Result<(), ErrorKind> {
+        // An init that failed before has said so and is gone; what it said tells more than the broken channel.
+        let _ = self.channel.send(&handshake::Disk, disk);
         expect(&self.channel, &Report::Entered)
     }
 
-    pub(crate) fn discard(self) {
+    /// Ends it. What it mounted ends when the returned hold is dropped.
+    pub(crate) fn discard(self) -> OwnedFd {
         let _ = self.process.end();
         let _ = std::fs::remove_dir_all(&self.directory);
+        self.mounts
     }
 }
 
@@ -216,6 +232,11 @@ impl Slot {
                 Err(e)
             }
         }
+    }
+
+    /// Whether an order would reach an init.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.init.as_ref().is_some_and(|init| init.process.is_alive())
     }
 
     /// Has the spawner clone an init, and waits until that is warm.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  base_steps   once per spawner       leave the host's mounts, show the allowed parts of /sys
-//!  warm_steps   once per init, ahead   /proc with its masks, /dev, /run, limits, bounding set
-//!  enter_steps  at the start           network, disk, pivot_root, filter, capabilities
+//!  warm_steps   once per init, ahead   /proc with its masks, /dev, /run, bounding set
+//!  network_steps, enter_steps          at the start: network, disk, pivot_root, filter, capabilities
 //! ```
 //!
 //! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
@@ -63,6 +63,13 @@ pub enum Step {
         /// Where.
         at: String,
     },
+    /// Shows a directory of a read-only mount at another place.
+    Bind {
+        /// What.
+        from: String,
+        /// Where.
+        at: String,
+    },
     /// Makes a whole file system read-only.
     Seal(String),
     /// Covers a node of `stage/proc`, with nothing or with `/dev/null`; nothing when it does not exist.
@@ -71,8 +78,6 @@ pub enum Step {
     ReadOnly(String),
     /// Makes the directory the root of the mount namespace, and drops what was.
     BecomeRoot(&'static str),
-    /// Keeps a way to this network namespace's switches, which are read-only by any other.
-    KeepSysctl,
     /// A session keyring that shares no key with the host's.
     OwnKeyring,
     /// A session and process group of its own, and the file mode mask 022.
@@ -91,13 +96,6 @@ pub enum Step {
     Undumpable,
     /// Joins the network namespace that came with the order.
     JoinNetwork,
-    /// Sets a switch of the network namespace; nothing when the kernel lacks it.
-    Sysctl {
-        /// Below /proc/sys.
-        name: &'static str,
-        /// What to write.
-        value: &'static str,
-    },
     /// Puts a detached mount from the order at a place, without devices.
     Attach {
         /// Which.
@@ -111,8 +109,10 @@ pub enum Step {
     Hostname(String),
     /// A file of `/etc` of the disk.
     Etc(Etc),
-    /// The system call filter.
-    Filter,
+    /// The system call filter, but for what making sandboxes needs.
+    EarlyFilter,
+    /// The rest of the system call filter.
+    LateFilter,
     /// Drops all capabilities but the policy's.
     DropCapabilities,
     /// Closes all descriptors but the agent's.
@@ -146,7 +146,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
-            Self::Show { from, at } => write!(f, "show {from} at {at}"),
+            Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) => write!(f, "mount /{dir}"),
             Self::Mask(node) => write!(f, "mask /proc/{node}"),
@@ -173,7 +173,8 @@ fn directories(paths: &[&str]) -> impl Iterator<Item = Step> {
 pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)]) -> Vec<Step> {
     // The base goes on /proc: a directory that every host has and that nothing here needs any more.
     let mut steps =
-        vec![Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
+        // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
+        vec![Step::CoreLimit(1), Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
     steps.extend(directories(&["root", "stage", "stage/proc", "stage/dev", "stage/run", "stage/net", "stage/empty"]));
     steps.push(Step::Directory("stage/sys".to_owned()));
     steps.push(mount("tmpfs", "stage/empty", INERT | MountFlags::RDONLY, "mode=555,size=4k"));
@@ -192,7 +193,7 @@ pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)
         steps.push(Step::Link { at: format!("stage/sys/fs/cgroup/{name}"), to: target.clone() });
     }
     steps.push(Step::Seal("stage/sys".to_owned()));
-    steps.push(Step::BecomeRoot("."));
+    steps.extend([Step::BecomeRoot("."), Step::EarlyFilter]);
     steps
 }
 
@@ -227,11 +228,8 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
         Step::HideCgroups,
         Step::OwnSession,
         Step::OwnKeyring,
-        // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
-        Step::CoreLimit(1),
         mount("proc", "stage/proc", INERT, ""),
         Step::OomScore(INIT_OOM_SCORE_ADJ),
-        Step::KeepSysctl,
     ];
     steps.extend(devices());
     steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
@@ -261,18 +259,18 @@ fn devices() -> Vec<Step> {
     steps
 }
 
-/// An init becomes the sandbox of this order.
-pub(crate) fn enter_steps(policy: &Policy, order: &Order) -> Vec<Step> {
-    let mut steps = vec![
-        Step::JoinNetwork,
-        // Any group may ping, and any user may bind a low port: both only reach the sandbox's own network.
-        Step::Sysctl { name: "net/ipv4/ping_group_range", value: "0 2147483647" },
-        Step::Sysctl { name: "net/ipv4/ip_unprivileged_port_start", value: "0" },
-        mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, ""),
-    ];
+/// An init joins its network: while the daemon still mounts the disk.
+pub fn network_steps(policy: &Policy) -> Vec<Step> {
+    let mut steps = vec![Step::JoinNetwork, mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, "")];
     for path in &policy.shown_of_network {
-        steps.push(Step::Show { from: format!("stage/net/{path}"), at: format!("stage/sys/{path}") });
+        steps.push(Step::Bind { from: format!("stage/net/{path}"), at: format!("stage/sys/{path}") });
     }
+    steps
+}
+
+/// An init becomes the sandbox of this order.
+pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
+    let mut steps = Vec::new();
     steps.push(Step::Attach { mount: Detached::Root, at: "root" });
     if order.usr {
         steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
@@ -281,7 +279,7 @@ pub(crate) fn enter_steps(policy: &Policy, order: &Order) -> Vec<Step> {
     steps.push(Step::Hostname(order.hostname.clone()));
     steps.push(Step::BecomeRoot("root"));
     steps.extend(etc(order).into_iter().map(Step::Etc));
-    steps.extend([Step::Filter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
+    steps.extend([Step::LateFilter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
     steps
 }
 

@@ -21,7 +21,6 @@ use crate::handshake::Failure;
 pub(crate) struct Fds {
     pub(crate) channel: Option<Channel>,
     pub(crate) listener: Option<OwnedFd>,
-    pub(crate) sysctl: Option<OwnedFd>,
     pub(crate) root: Option<OwnedFd>,
     pub(crate) state: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
@@ -54,6 +53,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Link { at, to } => Ok(rustix::fs::symlink(to, at)?),
         Step::Device { at, major, minor } => device(at, *major, *minor),
         Step::Show { from, at } => show(from, at),
+        Step::Bind { from, at } => Ok(rustix::mount::mount_bind(from, at)?),
         Step::Seal(at) => Ok(rustix::mount::mount_remount(at, INERT | MountFlags::RDONLY, c"")?),
         Step::Mask(node) => mask(&format!("stage/proc/{node}")),
         Step::ReadOnly(node) => {
@@ -61,10 +61,6 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             show(&path, &path)
         }
         Step::BecomeRoot(dir) => become_root(dir),
-        Step::KeepSysctl => {
-            fds.sysctl = Some(rustix::fs::open("stage/proc/sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
-            Ok(())
-        }
         Step::OwnKeyring => keyring::leave_session(),
         Step::OwnSession => {
             rustix::process::setsid()?;
@@ -81,12 +77,12 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::BoundCapabilities => bound_capabilities(policy.capabilities),
         Step::Undumpable => Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?),
         Step::JoinNetwork => netns::enter(held(&fds.netns)?.as_fd()),
-        Step::Sysctl { name, value } => sysctl(held(&fds.sysctl)?, name, value),
         Step::Attach { mount, at } => attach(mount, at, fds),
         Step::MoveToDisk(dir) => move_to_disk(dir, held(&fds.root)?),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
         Step::Etc(file) => etc(file),
-        Step::Filter => policy.filter.install(),
+        Step::EarlyFilter => policy.early.install(),
+        Step::LateFilter => policy.late.install(),
         Step::DropCapabilities => drop_capabilities(policy.capabilities),
         Step::CloseOthers => close_others(fds),
     }
@@ -176,17 +172,6 @@ fn write(path: &str, text: &str) -> io::Result<()> {
     let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(fd, text.as_bytes())?;
     Ok(())
-}
-
-fn sysctl(base: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
-    match rustix::fs::openat(base, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
-        Ok(fd) => {
-            rustix::io::write(fd, value.as_bytes())?;
-            Ok(())
-        }
-    }
 }
 
 /// Mounts onto the directory itself: a link in its place is not followed, so a disk cannot send a mount elsewhere.

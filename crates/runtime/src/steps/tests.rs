@@ -15,13 +15,18 @@ fn order() -> Order {
     }
 }
 
+fn all() -> Vec<Step> {
+    let policy = policy();
+    [base_steps(&policy, &[], &[]), warm_steps(&policy), network_steps(&policy), enter_steps(&order())].concat()
+}
+
 fn position(steps: &[Step], what: impl Fn(&Step) -> bool) -> usize {
     steps.iter().position(what).expect("the step is there")
 }
 
 #[test]
 fn every_file_system_is_mounted_without_set_user_id_programs() {
-    let steps = [base_steps(&policy(), &[], &[]), warm_steps(&policy()), enter_steps(&policy(), &order())].concat();
+    let steps = all();
     for step in &steps {
         if let Step::Mount { flags, .. } = step {
             assert!(flags.contains(MountFlags::NOSUID), "{step}");
@@ -31,7 +36,7 @@ fn every_file_system_is_mounted_without_set_user_id_programs() {
 
 #[test]
 fn only_dev_can_hold_devices() {
-    let steps = [base_steps(&policy(), &[], &[]), warm_steps(&policy()), enter_steps(&policy(), &order())].concat();
+    let steps = all();
     let with_devices: Vec<&str> = steps
         .iter()
         .filter_map(|step| match step {
@@ -44,9 +49,9 @@ fn only_dev_can_hold_devices() {
 
 #[test]
 fn the_boundary_closes_in_order() {
-    let steps = enter_steps(&policy(), &order());
+    let steps = enter_steps(&order());
     let root = position(&steps, |s| matches!(s, Step::BecomeRoot(_)));
-    let filter = position(&steps, |s| *s == Step::Filter);
+    let filter = position(&steps, |s| *s == Step::LateFilter);
     let drop = position(&steps, |s| *s == Step::DropCapabilities);
     // Nothing is mounted after the root is left; the filter needs CAP_SYS_ADMIN, so it comes before the drop.
     let last_mount =
@@ -83,8 +88,7 @@ fn sys_shows_what_is_listed_and_nothing_else() {
 
 #[test]
 fn an_order_without_usr_attaches_the_disk_alone() {
-    let attached =
-        |order: &Order| enter_steps(&policy(), order).iter().filter(|step| matches!(step, Step::Attach { .. })).count();
+    let attached = |order: &Order| enter_steps(order).iter().filter(|step| matches!(step, Step::Attach { .. })).count();
     assert_eq!(attached(&order()), 1);
     assert_eq!(attached(&Order { usr: true, ..order() }), 2);
 }
