@@ -3,7 +3,7 @@
 
 mod list;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub use list::{Address, Link, ListedRoute, addresses, index, is_operational, links, route, routes};
@@ -178,6 +178,17 @@ pub fn add_route(route: &Route) -> Message {
         message = message.attribute(libc::RTA_PREFSRC, &octets(source));
     }
     message
+}
+
+/// Lets packets to `address` be received on this interface now. With an IPv6 address the kernel
+/// adds such a route itself, but later, in a work queue ("duplicate address detection", which also
+/// runs for addresses that skip it); answers that come before are dropped.
+pub fn add_local(index: u32, address: Ipv6Addr) -> Message {
+    let mut body = route_body(address.into(), 128, libc::RT_SCOPE_UNIVERSE, libc::RTN_LOCAL, 0);
+    body[4] = libc::RT_TABLE_LOCAL;
+    Message::new("add a local route", libc::RTM_NEWROUTE, REPLACE, &body)
+        .attribute(libc::RTA_DST, &address.octets())
+        .attribute(libc::RTA_OIF, &index.to_ne_bytes())
 }
 
 /// Adds a route that refuses: a program that tries gets `EACCES`.

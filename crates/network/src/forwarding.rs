@@ -85,12 +85,17 @@ impl Forwarding {
         self.uplinks.smallest_mtu.unwrap_or(1500).clamp(1280, 1500)
     }
 
+    /// The uplinks for IPv4 and IPv6 as they are now; changes nothing.
+    pub(crate) fn look(socket: &mut Socket) -> Result<[Vec<String>; 2], Error> {
+        let found = find(socket)?;
+        Ok([found.ipv4, found.ipv6].map(|names| names.into_iter().collect()))
+    }
+
     /// Switches on what is not. The calling thread must be in the host's network namespace; the
     /// caller holds the lock among daemons.
     pub(crate) fn follow(&mut self, socket: &mut Socket) -> Result<(), Error> {
-        let failed = |error| Error::kernel("cannot list the host's routes", error);
-        let links = rtnl::links(socket).map_err(failed)?;
-        self.uplinks = uplinks(&links, &rtnl::routes(socket).map_err(failed)?);
+        self.uplinks = find(socket)?;
+        let links = rtnl::links(socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
         let others = links.into_iter().map(|link| link.name).filter(|name| !is_ours(name)).collect();
         let kept = recorded()?;
         // The kernel's record is the truth; ours is for when somebody has flushed it.
@@ -114,6 +119,11 @@ impl Forwarding {
     }
 }
 
+/// Loads the guard around nothing, to see whether it can be loaded.
+pub(crate) fn try_out() -> Result<(), Error> {
+    ruleset::load(&script(&Record::default()))
+}
+
 /// Switches off what was switched on, unless another daemon's sandboxes still need it.
 pub(crate) fn close(socket: &mut Socket, own_gateway: &str) -> Result<(), Error> {
     let links = rtnl::links(socket).map_err(|error| Error::kernel("cannot list interfaces", error))?;
@@ -124,6 +134,12 @@ pub(crate) fn close(socket: &mut Socket, own_gateway: &str) -> Result<(), Error>
     record.retain(|name| links.iter().any(|link| link.name == name));
     apply(&switch_off(&record, by_interface(), sysctl::is_on(WHOLE4)))?;
     ruleset::load(&ruleset::removal(TABLE))
+}
+
+fn find(socket: &mut Socket) -> Result<Uplinks, Error> {
+    let failed = |error| Error::kernel("cannot list the host's routes", error);
+    let links = rtnl::links(socket).map_err(failed)?;
+    Ok(uplinks(&links, &rtnl::routes(socket).map_err(failed)?))
 }
 
 fn uplinks(links: &[Link], routes: &[ListedRoute]) -> Uplinks {

@@ -11,14 +11,14 @@ use rustix::io::Errno;
 
 use crate::address::Network;
 use crate::config::Names;
-use crate::dns;
 use crate::forwarding::{self, Forwarding};
-use crate::layout::Layout;
+use crate::layout::{Layout, SLOTS};
 use crate::queue::Shared;
 use crate::remover;
 use crate::slot::{Ready, Wire};
 use crate::watch::Watch;
 use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
+use crate::{dns, docker};
 
 /// Serialises what daemons do to what they share: the choice of a subnet and the forwarding of the
 /// uplinks. In `/run`, because it must be gone after a reboot exactly as the kernel's settings are.
@@ -47,8 +47,7 @@ impl Host {
         let mut socket = open_socket()?;
         let path = config.data_dir.join("network.json");
         let layout = choose_layout(&mut socket, &path, names)?;
-        let ipv6 = !sysctl::is_on("ipv6/conf/all/disable_ipv6")
-            && matches!(sysctl::read("ipv6/conf/default/disable_ipv6"), Ok(Some(value)) if value == "0");
+        let ipv6 = has_ipv6();
         let gateway = Gateway { names, layout: &layout, ipv6 };
         gateway.raise(&mut socket)?;
         let sockets = dns::bind(layout.gateway4(), layout.dns_port)?;
@@ -59,11 +58,12 @@ impl Host {
         let rules = load_rules(names, &layout)?;
         let mut forwarding = Forwarding::default();
         forwarding.follow(&mut socket)?;
+        docker::accept(names);
         let dns = dns::Service::start(sockets, config.upstream.as_deref())?;
         Ok(Self { socket, names: names.clone(), layout, forwarding, ipv6, rules, _dns: dns, _watch: watch })
     }
 
-    /// Loads the ruleset again if it is not as it was.
+    /// Loads the ruleset again if it is not as it was; Docker may have come, too.
     pub(crate) fn check_rules(&mut self) -> Result<(), Error> {
         if ruleset::loaded(&self.names)?.as_ref() != Some(&self.rules) {
             tracing::warn!(
@@ -72,6 +72,7 @@ impl Host {
             );
             self.rules = load_rules(&self.names, &self.layout)?;
         }
+        docker::accept(&self.names);
         self.follow_uplinks()
     }
 
@@ -137,8 +138,30 @@ pub(crate) fn clear(names: &Names) -> Result<(), Error> {
     let Some(index) = rtnl::index(&socket, &names.gateway()) else { return Ok(()) };
     ruleset::load(&ruleset::removal(&names.table()))?;
     forwarding::close(&mut socket, &names.gateway())?;
+    docker::forget(names);
     // The gateway last: while it is there, a later attempt sees that something may be left.
     delete(&mut socket, index, &names.gateway())
+}
+
+/// Everything that a lease takes, but DNS and what is shared with other daemons, in a namespace
+/// that is thrown away, which the calling thread must be in.
+pub(crate) fn try_out(names: &Names, home: &OwnedFd) -> Result<(), Error> {
+    let mut socket = open_socket()?;
+    let layout = Layout::choose(&[])?;
+    let ipv6 = has_ipv6();
+    Gateway { names, layout: &layout, ipv6 }.raise(&mut socket)?;
+    load_rules(names, &layout)?;
+    forwarding::try_out()?;
+    let slot = *SLOTS.start();
+    let ipv6 = ipv6.then(|| (layout.ipv6(slot), layout.gateway6()));
+    let (ipv4, gateway4) = (layout.ipv4(slot), layout.gateway4());
+    Wire { slot, name: names.wire(slot), mtu: 1500, ipv4, gateway4, ipv6 }.make(&mut socket, home).map(drop)
+}
+
+/// Whether IPv6 is compiled in and switched on.
+fn has_ipv6() -> bool {
+    let on = |name| matches!(sysctl::read(name), Ok(Some(value)) if value == "0");
+    on("ipv6/conf/all/disable_ipv6") && on("ipv6/conf/default/disable_ipv6")
 }
 
 struct Gateway<'a> {

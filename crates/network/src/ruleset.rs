@@ -1,20 +1,16 @@
-//! The ruleset as text, and the `nft` program that loads it.
+//! The ruleset as text, and the calls of `nft` that load it.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::process::Output;
 
 use crate::blocked::{BLOCKED4, BLOCKED6, Block};
 use crate::config::{ANY_GATEWAY, ANY_WIRE, Names};
 use crate::layout::Layout;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, program};
 
 /// Tracked connections that one sandbox may have at a time; the kernel's table usually holds
 /// 262,144 for the whole host (`net.netfilter.nf_conntrack_max`).
 const FLOWS: u32 = 4096;
-
-/// Where `nft` is looked for beside `PATH`, which in a user's shell often lacks `sbin`.
-const PLACES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// The whole ruleset; loading it replaces an older version in one step.
 pub(crate) fn text(names: &Names, layout: &Layout) -> String {
@@ -71,38 +67,15 @@ pub(crate) fn loaded(names: &Names) -> Result<Option<String>, Error> {
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<Output, Error> {
-    let program = program().ok_or_else(|| Error::new(ErrorKind::NftMissing, "the nft program is not installed"))?;
-    let failed = |error: io::Error| Error::because(ErrorKind::RulesetRefused, "cannot run nft", error);
-    // Without an environment its messages are in English, which `list` reads.
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    // nft reads all of its input before it says anything, so this cannot block on its output; that
-    // it went away early shows in its exit status.
-    if let Some(mut stdin) = child.stdin.take() {
-        drop(stdin.write_all(input.as_bytes()));
-    }
-    child.wait_with_output().map_err(failed)
+    let nft =
+        program::find("nft").ok_or_else(|| Error::new(ErrorKind::NftMissing, "the nft program is not installed"))?;
+    program::run(&nft, arguments, input)
+        .map_err(|error| Error::because(ErrorKind::RulesetRefused, "cannot run nft", error))
 }
 
 fn refused(output: &Output) -> Error {
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Error::because(ErrorKind::RulesetRefused, "nft refused the sandboxes' ruleset", io::Error::other(said))
-}
-
-/// The `nft` program, if it is installed.
-pub(crate) fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .filter(|directory| directory.is_absolute())
-        .chain(PLACES.iter().map(PathBuf::from))
-        .map(|directory| directory.join("nft"))
-        .find(|candidate| Path::is_file(candidate))
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl Wire {
         requests.extend(prohibited(BLOCKED4.iter().map(|block| block.network)));
         if let Some((address, gateway)) = self.ipv6 {
             self.join(&mut requests, address.into(), gateway.into());
+            requests.push(rtnl::add_local(INSIDE_INDEX, address));
             requests.extend(prohibited(NOT_GLOBAL6.iter().chain(BLOCKED6).map(|block| block.network)));
         }
         requests

@@ -13,7 +13,7 @@ use garth_kernel::rtnl;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::queue::{Check, Shared};
-use crate::{Error, forwarding};
+use crate::{Error, docker, forwarding};
 
 /// `1 << (group - 1)` of linux/rtnetlink.h: IPv4 routes 7, IPv6 routes 11, IPv4 settings 24, IPv6
 /// settings 25.
@@ -78,7 +78,9 @@ struct Ears {
 impl Ears {
     fn listen(&mut self) -> io::Result<()> {
         let table = self.shared.names.table();
-        let ours = |event: &Event| removes_from(event, &table) || removes_from(event, forwarding::TABLE);
+        let matters = |event: &Event| {
+            removes_from(event, &table) || removes_from(event, forwarding::TABLE) || adds_chain(event, docker::CHAIN)
+        };
         loop {
             let mut fds = [
                 PollFd::new(&self.stopped, PollFlags::empty()),
@@ -97,7 +99,7 @@ impl Ears {
             if self.routes.events()?.is_none_or(|events| events.iter().any(moves_uplink)) {
                 self.shared.check(Check::Uplinks);
             }
-            if self.firewall.events()?.is_none_or(|events| events.iter().any(ours)) {
+            if self.firewall.events()?.is_none_or(|events| events.iter().any(matters)) {
                 self.shared.check(Check::Rules);
             }
         }
@@ -120,12 +122,24 @@ fn is_of_the_whole_host(payload: &[u8]) -> bool {
 }
 
 fn removes_from(event: &Event, table: &str) -> bool {
-    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE` are all 1; `nfgenmsg` is 4 bytes.
+    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE` are all 1.
     const NAME: u16 = 1;
     let is_removal = event.kind & 0xff00 == NFTABLES && REMOVALS.contains(&(event.kind & 0xff));
-    is_removal
-        && attributes(event.payload.get(4..).unwrap_or_default())
-            .any(|(kind, value)| kind == NAME && value.strip_suffix(&[0]) == Some(table.as_bytes()))
+    is_removal && says(event, NAME, table)
+}
+
+/// Docker has started after us.
+fn adds_chain(event: &Event, chain: &str) -> bool {
+    /// `NFT_MSG_NEWCHAIN` and `NFTA_CHAIN_NAME`.
+    const NEW_CHAIN: u16 = 3;
+    const NAME: u16 = 3;
+    event.kind == NFTABLES | NEW_CHAIN && says(event, NAME, chain)
+}
+
+/// `nfgenmsg` is 4 bytes; strings end with a NUL.
+fn says(event: &Event, attribute: u16, text: &str) -> bool {
+    attributes(event.payload.get(4..).unwrap_or_default())
+        .any(|(kind, value)| kind == attribute && value.strip_suffix(&[0]) == Some(text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod advertisements;
 mod attacks;
+mod firewalls;
 mod leases;
 mod names;
 mod world;

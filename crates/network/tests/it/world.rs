@@ -51,8 +51,11 @@ pub const PRIVATE: [&str; 16] = [
     "64:ff9b::a14:1e28",
 ];
 
-/// A connection attempt that is dropped, not refused, takes this long to be sure of.
+/// How long to wait for something that must not come; a refusal comes sooner.
 pub const PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long to wait for something that must come, on a busy machine.
+const LONG: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub host: OwnedFd,
@@ -180,31 +183,39 @@ pub fn attempt(netns: &OwnedFd, script: &str) -> (String, String, bool) {
 
 /// What the server at `address` says, over TCP.
 pub fn tcp(netns: &OwnedFd, address: &str) -> std::io::Result<String> {
+    tcp_within(LONG, netns, address)
+}
+
+fn tcp_within(patience: Duration, netns: &OwnedFd, address: &str) -> std::io::Result<String> {
     let to = SocketAddr::new(address.parse::<IpAddr>().unwrap(), 7777);
     inside(netns, || {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&to, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
         Ok(said)
     })
 }
 
-/// Whether the server at `address` answers over UDP.
+/// Whether the server at `address` answers the one packet that is sent over UDP.
 pub fn udp(netns: &OwnedFd, address: &str) -> bool {
-    udp_from(netns, None, address)
+    udp_within(LONG, netns, address)
 }
 
-/// As [`udp`], from an address of the sender's choice.
-pub fn udp_from(netns: &OwnedFd, from: Option<&str>, address: &str) -> bool {
+fn udp_within(patience: Duration, netns: &OwnedFd, address: &str) -> bool {
     let to = SocketAddr::new(address.parse::<IpAddr>().unwrap(), 7777);
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     inside(netns, || {
-        let Ok(socket) = UdpSocket::bind((from.unwrap_or(any), 0)) else { return false };
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let socket = UdpSocket::bind((any, 0)).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
         let sent = socket.connect(to).and_then(|()| socket.send(b"?"));
         sent.is_ok() && socket.recv(&mut [0; 8]).is_ok()
     })
+}
+
+/// Whether the server at `address` answers in any way; for when it must not.
+pub fn reached(netns: &OwnedFd, address: &str) -> bool {
+    tcp_within(PATIENCE, netns, address).is_ok() || udp_within(PATIENCE, netns, address)
 }
 
 /// An id that no other test of this process uses.
