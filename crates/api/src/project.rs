@@ -46,6 +46,8 @@ pub struct Project {
     /// The running sandbox's id.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub sandbox_id: Option<SandboxId>,
+    /// The running sandbox's init, as the host numbers it.
+    pub pid: Option<i32>,
     /// The running sandbox's addresses; none with network `none`.
     pub addresses: Option<Addresses>,
     /// What the running sandbox uses; only when one project is asked for.

@@ -57,6 +57,17 @@ pub struct SandboxEntry {
     pub addresses: Option<Addresses>,
 }
 
+impl SandboxEntry {
+    /// Its init, as the host numbers it.
+    pub fn pid(&self) -> Option<i32> {
+        match self.record.as_ref()? {
+            SandboxRecord::Host(record) => Some(record.pid),
+            #[cfg(any(test, feature = "fake"))]
+            SandboxRecord::Fake(_) => None,
+        }
+    }
+}
+
 /// How a sandbox ended, or why it did not start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {

@@ -66,6 +66,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let refuse = |cause: String| Failure::new(ErrorCode::InvalidRequest, "the body is not valid").because(cause);
         let body = Bytes::from_request(request, state).await.map_err(|error| refuse(error.body_text()))?;
         let json: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        // serde would take an array for a struct, by position.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(refuse("invalid: it is not a JSON object".to_owned()));
+        }
         serde_json::from_slice(json).map(Self).map_err(|error| refuse(error.to_string()))
     }
 }

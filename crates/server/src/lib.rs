@@ -18,7 +18,11 @@ mod router;
 mod routes;
 mod serve;
 mod socket;
+mod upload;
 mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use openapi::openapi;
 pub use routes::doctor::probe as doctor;

@@ -19,6 +19,7 @@ pub(crate) fn project(project: &garth_engine::Project) -> Project {
             handler: sandbox.map(|sandbox| sandbox.handler),
         },
         sandbox_id: sandbox.map(|sandbox| sandbox.id),
+        pid: sandbox.and_then(|sandbox| sandbox.pid()),
         addresses: sandbox
             .and_then(|sandbox| sandbox.addresses)
             .map(|addresses| Addresses { ipv4: Some(addresses.ipv4), ipv6: addresses.ipv6 }),

@@ -52,6 +52,7 @@ impl Host {
         let refuse = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("agent");
         let agent = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
         let tag = tag(&data_dir);
+        tracing::debug!(tag, "this is how what is ours on this host is named");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
         let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
         let host = Self {

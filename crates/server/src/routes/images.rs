@@ -1,16 +1,15 @@
 use axum::Json as Answer;
 use axum::body::Body;
 use axum::extract::State;
-use futures::TryStreamExt as _;
 use garth_api::{ErrorBody, ErrorCode, Image, ImageFormat, ImageList};
 use garth_spec::ImageName;
 use http::StatusCode;
 use serde::Deserialize;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::failure::Failure;
 use crate::input::{Asked, Name};
 use crate::router::App;
+use crate::upload::Upload;
 use crate::view;
 
 /// All images, by name.
@@ -61,19 +60,29 @@ pub(crate) async fn import(
     Asked(Import { name, format }): Asked<Import>,
     body: Body,
 ) -> Result<(StatusCode, Answer<Image>), Failure> {
-    if name == ImageName::host() || app.engine.image(&name).is_ok() {
-        // Said before gigabytes are sent; the engine says so again if another import wins meanwhile.
-        return Err(Failure::new(ErrorCode::AlreadyExists, format!("image {name} exists already")));
+    let mut body = Upload::new(body);
+    let imported = if name == ImageName::host() || app.engine.image(&name).is_ok() {
+        // Said before gigabytes are read; the engine says so again if another import wins meanwhile.
+        Err(Failure::new(ErrorCode::AlreadyExists, format!("image {name} exists already")))
+    } else {
+        body.import(&app.engine, name, known(format)).await
+    };
+    match imported {
+        Ok(image) => Ok((StatusCode::CREATED, Answer(view::image(&image, &[])))),
+        Err(failure) => {
+            body.drain().await;
+            Err(failure)
+        }
     }
-    let format = match format {
+}
+
+fn known(format: ImageFormat) -> garth_engine::ImageFormat {
+    match format {
         ImageFormat::Auto => garth_engine::ImageFormat::Auto,
         ImageFormat::Tar => garth_engine::ImageFormat::Tar,
         ImageFormat::DockerArchive => garth_engine::ImageFormat::DockerArchive,
         ImageFormat::OciLayout => garth_engine::ImageFormat::OciLayout,
-    };
-    let stream = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let image = app.engine.import(name, format, SyncIoBridge::new(stream)).await?;
-    Ok((StatusCode::CREATED, Answer(view::image(&image, &[]))))
+    }
 }
 
 /// Forgets an image; projects that began as it stay.

@@ -1,0 +1,5 @@
+//! The whole server on a host made of numbers, over its socket, with the client that others use.
+
+mod agent;
+mod bad_input;
+mod scene;
