@@ -105,17 +105,13 @@ fn is_secret_by_name(path: &Path) -> bool {
 
 /// A private key, or an address with a password in it.
 fn holds_secret(content: &[u8]) -> bool {
-    contains(content, b"PRIVATE KEY-----") || has_password_in_url(content)
+    let text = String::from_utf8_lossy(content);
+    text.contains("PRIVATE KEY-----") || has_password_in_address(&text)
 }
 
-fn has_password_in_url(content: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(content) else { return false };
+fn has_password_in_address(text: &str) -> bool {
     text.split("://").skip(1).any(|rest| {
         let end = rest.find(|c: char| c.is_whitespace() || "/\"'<>".contains(c)).unwrap_or(rest.len());
         rest[..end].split_once('@').is_some_and(|(user, _)| user.contains(':'))
     })
-}
-
-fn contains(content: &[u8], word: &[u8]) -> bool {
-    content.windows(word.len()).any(|window| window == word)
 }

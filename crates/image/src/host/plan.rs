@@ -104,7 +104,14 @@ impl Plan {
         let mut hash = Sha256::new();
         hash.update(b"garth host image 1\0");
         for (path, entry) in &self.root {
-            hash.update(format!("{path:?} {entry:?}\0"));
+            match entry {
+                Entry::Dir { mode } => hash.update(format!("{path:?} directory {mode:o}\0")),
+                Entry::Link { target } => hash.update(format!("{path:?} link {target:?}\0")),
+                Entry::File { mode, content } => {
+                    hash.update(format!("{path:?} file {mode:o} {}\0", content.len()));
+                    hash.update(content);
+                }
+            }
         }
         for (path, mask) in &self.usr {
             hash.update(format!("usr {path:?} {mask:?}\0"));

@@ -215,7 +215,7 @@ fn of_several_variants_the_one_for_this_machine_is_taken() {
     let archive = oci(&layers, gzip);
     let text = String::from_utf8_lossy(&archive.open()).into_owned();
     let index: serde_json::Value =
-        serde_json::from_str(&text[text.find(r#"{"manifests""#).unwrap()..].trim_end_matches('\0')).unwrap();
+        serde_json::from_str(text[text.find(r#"{"manifests""#).unwrap()..].trim_end_matches('\0')).unwrap();
     let mut ours = index["manifests"][1].clone();
     ours["platform"] = json!({"os": "linux", "architecture": ARCH});
     let theirs =
