@@ -1,8 +1,10 @@
 //! What is slow, off the path of starts and stops, in two threads: slots are made ready, kept or removed by the
 //! recycler, mounts are ended by the unmounter.
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::sandboxes::Shared;
@@ -13,6 +15,8 @@ use crate::slots::Slot;
 pub(crate) enum Job {
     /// A slot was taken: have enough warm ones again.
     Refill,
+    /// A sandbox has started in it.
+    Started(Weak<Mutex<Slot>>),
     /// The sandbox in it has ended.
     Used(Slot),
     /// Answer when everything before is done.
@@ -36,21 +40,62 @@ pub(crate) enum Unmount {
 const KEPT: Duration = Duration::from_secs(30);
 /// No more idle slots than this, each some 150 KiB.
 const MOST_IDLE: usize = 64;
+/// A sandbox that runs longer than this is no burst: its slot's spawner ends, and the slot with the sandbox.
+const SHORT: Duration = Duration::from_secs(2);
 
-/// Runs until [`Job::Quit`]. Sleeps without a timer when there is nothing to remove later.
+/// Runs until [`Job::Quit`]. Sleeps without a timer when there is nothing to do later.
 pub(crate) fn recycle(shared: &Shared, jobs: &Receiver<Job>) {
+    let mut started: VecDeque<(Instant, Weak<Mutex<Slot>>)> = VecDeque::new();
+    let mut idle_until = None;
     loop {
-        let job = match shared.idle() {
-            0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            _ => jobs.recv_timeout(KEPT),
+        idle_until = match shared.idle() {
+            0 => None,
+            _ => idle_until.or_else(|| Some(Instant::now() + KEPT)),
         };
-        match job {
-            Ok(Job::Refill) => shared.refill(),
+        match next(jobs, started.front().map(|(at, _)| *at).into_iter().chain(idle_until).min()) {
+            Ok(Job::Refill) => {
+                idle_until = None;
+                shared.refill();
+            }
+            Ok(Job::Started(slot)) => started.push_back((Instant::now() + SHORT, slot)),
             Ok(Job::Used(slot)) => used(shared, slot),
             Ok(Job::Settle(done)) => answer(&done),
-            Err(RecvTimeoutError::Timeout) => shared.take_idle().into_iter().for_each(|slot| shared.retire(slot)),
+            Err(RecvTimeoutError::Timeout) => {
+                let now = Instant::now();
+                while started.front().is_some_and(|(at, _)| *at <= now) {
+                    started.pop_front().iter().for_each(|(_, slot)| release_spawner(shared, slot));
+                }
+                if idle_until.is_some_and(|at| at <= now) {
+                    shared.take_idle().into_iter().for_each(|slot| shared.retire(slot));
+                }
+            }
             Ok(Job::Quit) | Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+fn next<T>(jobs: &Receiver<T>, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+    match deadline {
+        None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+    }
+}
+
+/// 100 KiB less for a sandbox that stays.
+fn release_spawner(shared: &Shared, slot: &Weak<Mutex<Slot>>) {
+    let Some(slot) = slot.upgrade() else { return };
+    let spawner = {
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one process that was in the slot without a sandbox.
+        slot.base.pids = 0;
+        slot.spawner.take()
+    };
+    if let Some(spawner) = spawner {
+        spawner.close();
+    }
+    // The sandbox was destroyed meanwhile, and left the slot to this, its last holder.
+    if let Some(slot) = Arc::into_inner(slot) {
+        used(shared, slot.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -71,11 +116,7 @@ fn used(shared: &Shared, mut slot: Slot) {
 /// Runs until [`Unmount::Quit`].
 pub(crate) fn unmount(shared: &Shared, jobs: &Receiver<Unmount>) {
     loop {
-        let job = match shared.layers.next_rested() {
-            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match job {
+        match next(jobs, shared.layers.next_rested()) {
             Ok(Unmount::Namespace(mounts, uppers)) => {
                 drop(mounts);
                 shared.layers.namespace_ended(&uppers);

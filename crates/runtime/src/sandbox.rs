@@ -34,7 +34,7 @@ pub struct Sandbox {
     init: Process,
     started: u64,
     mounts: Option<OwnedFd>,
-    slot: Mutex<Slot>,
+    slot: Arc<Mutex<Slot>>,
     uppers: Vec<PathBuf>,
     shared: Arc<Shared>,
 }
@@ -44,7 +44,9 @@ impl Sandbox {
     pub(crate) fn new(id: SandboxId, mut slot: Slot, uppers: Vec<PathBuf>, shared: Arc<Shared>) -> Self {
         let init = slot.init.take().expect("a slot that entered has an init");
         let (init, started, mounts) = (init.process, init.started, Some(init.mounts));
-        Self { id, init, started, mounts, slot: Mutex::new(slot), uppers, shared }
+        let slot = Arc::new(Mutex::new(slot));
+        shared.send(Job::Started(Arc::downgrade(&slot)));
+        Self { id, init, started, mounts, slot, uppers, shared }
     }
 
     pub(crate) fn recovered(id: SandboxId, init: Process, record: &SandboxRecord, shared: Arc<Shared>) -> Self {
@@ -53,7 +55,7 @@ impl Sandbox {
         let (limits, base) = (Limits::default(), Usage::default());
         let slot = Slot { name: record.slot.clone(), spawner: None, init: None, limits, base };
         let (started, uppers) = (record.started, record.uppers.clone());
-        Self { id, init, started, mounts, slot: Mutex::new(slot), uppers, shared }
+        Self { id, init, started, mounts, slot: Arc::new(Mutex::new(slot)), uppers, shared }
     }
 
     /// Its id.
@@ -117,7 +119,9 @@ impl Sandbox {
         let Self { id, mounts, slot, uppers, shared, .. } = self;
         shared.layers.end(&uppers);
         shared.unmount(Unmount::Namespace(mounts, uppers));
-        shared.send(Job::Used(slot.into_inner().unwrap_or_else(PoisonError::into_inner)));
+        if let Some(slot) = Arc::into_inner(slot) {
+            shared.send(Job::Used(slot.into_inner().unwrap_or_else(PoisonError::into_inner)));
+        }
         remove_directory(&shared.directory(id)).doing(|| "remove the sandbox's directory".to_owned())?;
         shared.forget_live(id);
         Ok(())

@@ -183,6 +183,28 @@ fn killed_spawners_are_replaced() {
     sandbox.destroy().expect("destroy");
 }
 
+#[test]
+fn a_sandbox_that_stays_costs_no_spawner() {
+    let yard = yard!();
+    let sandbox = yard.start();
+    let record = sandbox.record();
+    let here = waiting(&yard).into_iter().filter(|pid| *pid != record.pid && slot_of(*pid).contains(&record.slot));
+    // On cgroup v2 the spawner is in no slot; there it is not seen, and nothing is to be waited for.
+    for pid in here.collect::<Vec<_>>() {
+        let pid = rustix::process::Pid::from_raw(pid).expect("pid");
+        let spawner = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("spawner");
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&spawner, PollFlags::IN)], Some(&timeout)), Ok(1));
+    }
+    assert_eq!(sh(&sandbox, "echo alive").out, "alive\n");
+    assert_eq!(sandbox.usage().expect("usage").pids, 1);
+    sandbox.destroy().expect("destroy");
+}
+
+fn slot_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
+}
+
 fn waiting(yard: &Yard) -> Vec<i32> {
     let cgroups = walk("/sys/fs/cgroup", 3).into_iter().filter(|dir| dir.contains(&format!("garth-{}/", yard.tag)));
     let mut pids: Vec<i32> = cgroups
