@@ -12,13 +12,21 @@
 //! who may connect to its socket may do anything in the sandbox.
 #![forbid(unsafe_code)]
 
+mod entry;
+mod files;
+mod paths;
+mod plain;
 mod process;
 mod readiness;
 mod reaper;
+mod refusal;
 mod rpc;
 mod server;
+mod tarball;
+mod transfer;
 mod usage;
 mod users;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -67,8 +75,9 @@ fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
 /// What all handlers share.
 #[derive(Debug)]
 struct Shared {
+    config: AgentConfig,
     processes: Arc<Processes>,
-    users: Users,
+    users: Arc<Users>,
     started_at_ms: i64,
 }
 
@@ -91,9 +100,10 @@ pub fn serve(agent: Agent) -> Result<(), ServeError> {
         .build()
         .map_err(at("event loop"))?;
     runtime.block_on(async {
-        let users = Users::of("/etc");
-        let processes = Processes::new(config, users.clone(), state_dir).map_err(at("processes"))?;
-        let shared = Arc::new(Shared { processes: Arc::new(processes), users, started_at_ms: process::now_ms() });
+        let users = Arc::new(Users::of("/etc"));
+        let processes = Processes::new(config.clone(), Arc::clone(&users), state_dir).map_err(at("processes"))?;
+        let shared =
+            Arc::new(Shared { config, processes: Arc::new(processes), users, started_at_ms: process::now_ms() });
         listener.set_nonblocking(true).map_err(at("listen"))?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(at("listen"))?;
         let server = server::serve(listener, Arc::clone(&shared));

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService, Limits};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
@@ -18,6 +18,7 @@ use tokio::net::UnixListener;
 use tower::ServiceExt;
 
 use crate::Shared;
+use crate::plain;
 use crate::rpc::{self, Services};
 
 /// The largest single message: arguments of 3 MiB, base64 and JSON included, and then some.
@@ -31,6 +32,13 @@ pub enum Answer {
     Rpc(ConnectRpcBody),
     /// Plain HTTP's.
     Plain(UnsyncBoxBody<Bytes, io::Error>),
+}
+
+impl Answer {
+    /// No body.
+    pub fn nothing() -> Self {
+        Self::Plain(Empty::new().map_err(|never| match never {}).boxed_unsync())
+    }
 }
 
 impl Body for Answer {
@@ -87,18 +95,17 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()
 async fn answer(
     request: Request<Incoming>,
     rpc: ConnectRpcService<Services>,
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 ) -> Result<Response<Answer>, Infallible> {
-    Ok(match (request.method(), request.uri().path()) {
-        (&Method::GET, "/health") => empty(StatusCode::NO_CONTENT),
-        _ => rpc.oneshot(request).await?.map(Answer::Rpc),
-    })
+    match plain::answer(request, &shared).await {
+        Ok(response) => Ok(response),
+        Err(request) => Ok(rpc.oneshot(request).await?.map(Answer::Rpc)),
+    }
 }
 
 /// An answer of a status only.
 pub fn empty(status: StatusCode) -> Response<Answer> {
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(Answer::Plain(body));
+    let mut response = Response::new(Answer::nothing());
     *response.status_mut() = status;
     response
 }

@@ -66,14 +66,9 @@ impl Users {
         Ok(user)
     }
 
-    /// The login name of a number, or the number as text.
-    pub fn user_name(&self, uid: u32) -> String {
-        name_of(&self.read("passwd"), uid)
-    }
-
-    /// The group's name of a number, or the number as text.
-    pub fn group_name(&self, gid: u32) -> String {
-        name_of(&self.read("group"), gid)
+    /// The names of numbers, as they are now.
+    pub fn names(&self) -> Names {
+        Names { passwd: self.read("passwd"), group: self.read("group") }
     }
 
     /// Missing, unreadable and odd files are empty. O_NONBLOCK: a FIFO put in their place must not stop the agent.
@@ -86,6 +81,25 @@ impl Users {
             let _ = file.take(LONGEST).read_to_end(&mut bytes);
         }
         String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+}
+
+/// Names of users and groups, read once for many files.
+#[derive(Debug)]
+pub struct Names {
+    passwd: String,
+    group: String,
+}
+
+impl Names {
+    /// The login name of a number, or the number as text.
+    pub fn user(&self, uid: u32) -> String {
+        name_of(&self.passwd, uid)
+    }
+
+    /// The group's name of a number, or the number as text.
+    pub fn group(&self, gid: u32) -> String {
+        name_of(&self.group, gid)
     }
 }
 

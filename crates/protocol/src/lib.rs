@@ -15,10 +15,22 @@
 #[path = "gen/mod.rs"]
 mod generated;
 
-pub use generated::{filesystem, garth, process};
+pub use generated::garth;
 
 /// Our own services and messages.
 pub mod agent {
     pub use crate::generated::garth::agent::v1::__buffa::oneof;
     pub use crate::generated::garth::agent::v1::*;
+}
+
+/// envd's service for processes.
+pub mod process {
+    pub use crate::generated::process::__buffa::oneof;
+    pub use crate::generated::process::*;
+}
+
+/// envd's service for files.
+pub mod filesystem {
+    pub use crate::generated::filesystem::__buffa::oneof;
+    pub use crate::generated::filesystem::*;
 }

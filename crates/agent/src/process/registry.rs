@@ -77,7 +77,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Processes {
     config: AgentConfig,
-    users: Users,
+    users: Arc<Users>,
     keep: Keep,
     null: File,
     list: Mutex<List>,
@@ -99,7 +99,7 @@ struct List {
 
 impl Processes {
     /// None yet. `state` is the agent's directory on the project's disk.
-    pub fn new(config: AgentConfig, users: Users, state: OwnedFd) -> std::io::Result<Self> {
+    pub fn new(config: AgentConfig, users: Arc<Users>, state: OwnedFd) -> std::io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         Ok(Self { config, users, keep: Keep::below(state), null, list: Mutex::default(), settled: Notify::new() })
     }

@@ -1,6 +1,5 @@
 //! `garth.agent.v1.Processes`.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,15 @@ use connectrpc::{
 use futures::{Stream, StreamExt};
 use garth_protocol::agent::{
     AttachRequest, CloseInputRequest, CloseInputResponse, Event, GetRequest, GetResponse, InputRequest, InputResponse,
-    ListRequest, ListResponse, Output, Processes, ResizeRequest, ResizeResponse, SendInputRequest, SendInputResponse,
-    SignalRequest, SignalResponse, SignalScope, StartRequest, Started, WaitRequest, WaitResponse, oneof,
+    KeepAlive, ListRequest, ListResponse, Output, Processes, ResizeRequest, ResizeResponse, SendInputRequest,
+    SendInputResponse, SignalRequest, SignalResponse, SignalScope, StartRequest, Started, WaitRequest, WaitResponse,
+    oneof,
 };
 use rustix::process::Signal;
 
 use crate::Shared;
-use crate::process::{Attachment, Entry, InputError, Next, Process, Reader, Request, Size, StartError};
+use crate::process::{Attachment, Chunk, Entry, InputError, Process, Request, Size, StartError};
+use crate::rpc::follow::{Update, follow, ping_interval, replay};
 
 /// See the module.
 pub struct ProcessesService {
@@ -45,7 +46,7 @@ fn unknown(id: &str) -> ConnectError {
 impl Processes for ProcessesService {
     async fn start(
         &self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, StartRequest>,
     ) -> ServiceResult<ServiceStream<Event>> {
         let request = asked(request.to_owned_message());
@@ -60,18 +61,21 @@ impl Processes for ProcessesService {
             return Response::ok(once(first));
         }
         let reader = self.shared.processes.reader(&Entry::Live(process), Some(0));
-        Response::ok(follow(first, reader))
+        Response::ok(stream(first, follow(reader, ping_interval(&context))))
     }
 
     async fn attach(
         &self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, AttachRequest>,
     ) -> ServiceResult<ServiceStream<Event>> {
         let entry = self.find(request.id).await?;
         let reader = self.shared.processes.reader(&entry, request.since_offset);
         let first = started(request.id, entry.describe().pid);
-        Response::ok(if request.follow { follow(first, reader) } else { replay(first, reader) })
+        Response::ok(match request.follow {
+            true => stream(first, follow(reader, ping_interval(&context))),
+            false => stream(first, replay(reader)),
+        })
     }
 
     async fn wait(&self, _: RequestContext, request: ServiceRequest<'_, WaitRequest>) -> ServiceResult<WaitResponse> {
@@ -226,39 +230,18 @@ fn once(event: Event) -> ServiceStream<Event> {
     Box::pin(futures::stream::iter([Ok(event)]))
 }
 
-/// `first`, then output until the end of the process.
-fn follow(first: Event, reader: Reader) -> ServiceStream<Event> {
-    let rest = futures::stream::unfold(Some(reader), |reader| async {
-        let mut reader = reader?;
-        match reader.next().await {
-            Next::Ended(ended) => Some((Ok(event(ended)), None)),
-            Next::Chunk(chunk) => Some((Ok(output(chunk)), Some(reader))),
-            Next::Nothing => None,
-        }
+/// `first`, then what the process does.
+fn stream(first: Event, updates: impl Stream<Item = Update> + Send + 'static) -> ServiceStream<Event> {
+    let rest = updates.map(|update| {
+        Ok(match update {
+            Update::Chunk(chunk) => output(chunk),
+            Update::KeepAlive => event(KeepAlive::default()),
+            Update::Ended(ended) => event(ended),
+        })
     });
-    chain(first, rest)
-}
-
-/// `first`, then the output that there is, and the end if it has come.
-fn replay(first: Event, reader: Reader) -> ServiceStream<Event> {
-    let rest = futures::stream::unfold(Some(reader), |reader| async {
-        let mut reader = reader?;
-        match reader.now().await {
-            Next::Ended(ended) => Some((Ok(event(ended)), None)),
-            Next::Chunk(chunk) => Some((Ok(output(chunk)), Some(reader))),
-            Next::Nothing => None,
-        }
-    });
-    chain(first, rest)
-}
-
-fn chain(
-    first: Event,
-    rest: impl Stream<Item = Result<Event, ConnectError>> + Send + 'static,
-) -> Pin<Box<dyn Stream<Item = Result<Event, ConnectError>> + Send>> {
     Box::pin(futures::stream::iter([Ok(first)]).chain(rest))
 }
 
-fn output(chunk: crate::process::Chunk) -> Event {
+fn output(chunk: Chunk) -> Event {
     event(Output { stream: chunk.stream.into(), offset: chunk.offset, data: chunk.data, ..Default::default() })
 }

@@ -1,0 +1,10 @@
+//! Whole trees in and out as tar streams, in memory that does not depend on their size: `garth cp`.
+
+mod pack;
+mod unpack;
+
+pub use pack::{Top, pack};
+pub use unpack::unpack;
+
+/// The prefix of extended attributes in pax records, as GNU tar, bsdtar and star write them.
+const XATTR: &str = "SCHILY.xattr.";
