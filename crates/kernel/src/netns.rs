@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -58,12 +58,4 @@ pub fn with_loopback(configure: fn() -> io::Result<()>) -> io::Result<OwnedFd> {
         })?
         .join()
         .map_err(|_| io::Error::other("the thread that makes a network namespace panicked"))?
-}
-
-/// The number of this thread's network namespace: what `lsns` prints and `/proc/PID/ns/net` shows.
-///
-/// # Errors
-/// Those of fstat(2).
-pub fn inode(netns: impl AsFd) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(netns)?.st_ino)
 }

@@ -39,7 +39,13 @@ fn main() {
     let mut leases = Vec::new();
     report("burst of 64", held.iter().map(|id| timed(|| leases.push(network.lease(*id).unwrap()))).collect());
     held.iter().for_each(|id| network.release(*id));
-    println!("close                  {:>9.1?}", timed(|| network.close().unwrap()));
+    let mut took: Vec<_> =
+        (2000..3000).map(|id| timed(|| leases.push(network.lease(SandboxId::from_bits(id)).unwrap()))).collect();
+    report("last 100 of 1,000", took.split_off(900));
+    took.truncate(100);
+    report("first 100 of 1,000", took);
+    (2000..3000).for_each(|id| network.release(SandboxId::from_bits(id)));
+    println!("close, 1,000 released  {:>9.1?}", timed(|| network.close().unwrap()));
 }
 
 /// One lease, held for no time; then `pause`.

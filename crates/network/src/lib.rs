@@ -15,8 +15,18 @@
 //! /128 route to it, so no frame of one sandbox can arrive at another, there is no ARP, neighbour
 //! discovery or router advertisement to forge, and a bridge's limit of 1,024 ports does not apply.
 //! What may pass is decided in one ruleset that is loaded once and never changed per sandbox
-//! ([`ruleset`](self) source: `ruleset.rs`); a second wall, routes that refuse, stands inside each
-//! sandbox's namespace.
+//! (`ruleset.nft`, a reason with every chain); a second wall, routes that refuse, stands inside each
+//! sandbox's namespace. When somebody flushes the host's rules they are loaded again.
+//!
+//! Four threads, all asleep while nothing happens: one makes wires, one takes them apart, one hears
+//! from the kernel what others changed, one forwards DNS.
+//!
+//! What it changes on a host, all of it taken back by [`Network::close`]: the interfaces
+//! `garth-<tag>` and `gv<tag>-*` with their addresses and routes; the nft tables `garth_<tag>` and,
+//! shared by all daemons, `garth_forwarding`; `net.ipv4.conf.IF.forwarding` and
+//! `net.ipv6.conf.IF.force_forwarding` of the interfaces with a default route (before Linux 6.17
+//! `net.ipv6.conf.all.forwarding` with `accept_ra` 2 instead); beside Docker two rules in
+//! `DOCKER-USER`. Two files: `network.json` in the data directory, `/run/garth/network.lock`.
 //!
 //! It does not start sandboxes, keep leases over a restart (the engine stores a [`LeaseRecord`] and
 //! gives it back), publish ports, or limit bandwidth. Everything it makes in the kernel is named

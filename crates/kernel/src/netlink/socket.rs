@@ -230,12 +230,6 @@ impl AsFd for Socket {
     }
 }
 
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
 /// `None` for an acknowledgement; the error in an `NLMSG_ERROR` else.
 fn refusal(message: &Received<'_>, request: &'static str) -> Option<Error> {
     /// `NLM_F_ACK_TLVS` and `NLMSGERR_ATTR_MSG` of linux/netlink.h.

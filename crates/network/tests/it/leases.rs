@@ -239,3 +239,23 @@ fn the_first_packet_over_a_fresh_wire_arrives() {
         assert!(udp(&lease.netns, INTERNET6));
     }
 }
+
+/// Runs itself again where something that is no program lies over `nft`.
+#[test]
+fn without_nft_there_is_no_lease_and_a_hint() {
+    const NAME: &str = "without_nft_there_is_no_lease_and_a_hint";
+    let Some(world) = world(NAME) else { return };
+    if std::env::var_os("GARTH_WITHOUT_NFT").is_none() {
+        let script = "mount --bind /dev/null $(readlink -f /usr/sbin/nft) && GARTH_WITHOUT_NFT=1 exec \"$0\" \"$1\"";
+        let itself = std::env::current_exe().unwrap();
+        let test =
+            std::process::Command::new("unshare").args(["-m", "sh", "-c", script]).arg(itself).arg(NAME).output();
+        assert!(test.as_ref().is_ok_and(|output| output.status.success()), "{test:?}");
+        return;
+    }
+    let error = world.network.lease(id()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NftMissing);
+    assert!(error.hint().is_some_and(|hint| hint.contains("apt install nftables")));
+    assert_eq!(wires(&world), 0);
+    assert!(Network::probe().iter().any(|finding| finding.name == "nft" && !finding.ok));
+}
