@@ -2,6 +2,7 @@
 pub mod btrfs;
 pub mod conntrack;
 pub mod descriptors;
+pub mod devices;
 pub mod floor;
 pub mod keyring;
 pub mod loopdev;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use garth_kernel::devices::Device;
 use garth_spec::Limits;
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, OpenTreeFlags};
@@ -181,6 +182,22 @@ pub(crate) fn detached(directory: &Path) -> Result<OwnedFd> {
 
 /// How a cgroup is shown: its files are owned by root, which the sandbox's root is, so that only the mount protects it.
 pub(crate) const SHOWN: MountFlags = crate::steps::INERT.union(MountFlags::BIND).union(MountFlags::RDONLY);
+
+/// What a sandbox may do with devices, whatever nodes it finds: those of its /dev, and terminals (136).
+const DEVICES: [Device; 8] = [
+    device(1, Some(3)),
+    device(1, Some(5)),
+    device(1, Some(7)),
+    device(1, Some(8)),
+    device(1, Some(9)),
+    device(5, Some(0)),
+    device(5, Some(2)),
+    device(136, None),
+];
+
+const fn device(major: u32, minor: Option<u32>) -> Device {
+    Device { major, minor }
+}
 
 fn number(path: &Path) -> io::Result<u64> {
     Ok(fs::read_to_string(path)?.trim().parse().unwrap_or(u64::MAX))

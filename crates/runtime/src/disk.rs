@@ -57,10 +57,13 @@ fn detached(path: &Path) -> Result<OwnedFd> {
     rustix::mount::open_tree(CWD, path, flags).doing(|| format!("take {} as a mount", path.display()))
 }
 
-/// Another mount of what a detached mount shows.
-fn copy(mount: &OwnedFd) -> Result<OwnedFd> {
+/// Another mount of what a detached mount shows; `None` before Linux 6.15, which copies attached mounts only.
+fn copy(mount: &OwnedFd) -> Result<Option<OwnedFd>> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    rustix::mount::open_tree(mount, "", flags).doing(|| "take an overlay as a mount".to_owned())
+    match rustix::mount::open_tree(mount, "", flags) {
+        Err(rustix::io::Errno::INVAL) => Ok(None),
+        result => result.map(Some).doing(|| "take an overlay as a mount".to_owned()),
+    }
 }
 
 fn mount_overlay(overlay: &Overlay, durability: Durability) -> Result<OwnedFd> {

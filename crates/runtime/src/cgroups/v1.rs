@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use garth_spec::Limits;
 use rustix::io::Errno;
 
-use super::{Usage, field, number, quota};
+use super::{DEVICES, Usage, field, number, quota};
 use crate::error::ErrorKind;
 
 /// Controllers that a slot has a cgroup of its own in.
@@ -27,20 +27,6 @@ struct Hierarchy {
     /// The parent of the slots.
     parent: PathBuf,
 }
-
-/// What a sandbox may do with devices, whatever nodes it finds: the ones in its /dev, and terminals.
-const DEVICES: [&str; 9] = [
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-    // Whiteouts of an overlay inside: a mark, not a device.
-    "c 0:0 rwm",
-];
 
 impl V1 {
     pub(super) fn open(mounts: &str, parent: &str) -> Result<Self, ErrorKind> {
@@ -70,7 +56,10 @@ impl V1 {
     fn allow_devices(&self) -> io::Result<()> {
         let Some(devices) = &self.devices else { return Ok(()) };
         fs::write(devices.join("devices.deny"), "a")?;
-        DEVICES.iter().try_for_each(|rule| fs::write(devices.join("devices.allow"), rule))
+        DEVICES.iter().try_for_each(|device| {
+            let minor = device.minor.map_or("*".to_owned(), |minor| minor.to_string());
+            fs::write(devices.join("devices.allow"), format!("c {}:{minor} rwm", device.major))
+        })
     }
 
     /// Where the root spawner goes, so that everything it makes is bound by the device rules.

@@ -1,10 +1,11 @@
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use garth_spec::Limits;
 
-use super::{PERIOD, Usage, field, number, quota};
+use super::{DEVICES, PERIOD, Usage, field, number, quota};
 use crate::error::ErrorKind;
 
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
@@ -38,6 +39,8 @@ impl V2 {
         for directory in [root, &parent] {
             fs::write(directory.join("cgroup.subtree_control"), enable.join(" "))?;
         }
+        // Once on the parent: what is below can have no more.
+        garth_kernel::devices::allow_only(fs::File::open(&parent)?.as_fd(), &DEVICES)?;
         Ok(Self { parent })
     }
 

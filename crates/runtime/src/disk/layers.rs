@@ -26,7 +26,7 @@ pub(crate) struct Layers {
 
 #[derive(Debug)]
 enum State {
-    /// Held by a sandbox. Without a mount when an earlier daemon started it.
+    /// Held by a sandbox. Without a mount when an earlier daemon started it, or the kernel cannot copy one.
     Used(Option<Held>),
     Resting(Held, Instant),
     Ending,
@@ -58,9 +58,13 @@ impl Layers {
                 Held { overlay: overlay.clone(), durability, mount }
             }
         };
-        let copy = super::copy(&held.mount);
-        self.overlays().insert(overlay.upper.clone(), State::Used(Some(held)));
-        copy
+        let copy = super::copy(&held.mount).inspect_err(|_| self.ended(&overlay.upper))?;
+        let (held, mount) = match copy {
+            Some(copy) => (Some(held), copy),
+            None => (None, held.mount),
+        };
+        self.overlays().insert(overlay.upper.clone(), State::Used(held));
+        Ok(mount)
     }
 
     /// Makes the caller the only user of a layer, waiting for the end of its last mount.

@@ -28,6 +28,17 @@ fn names_are_in_etc_and_files_stay() {
 }
 
 #[test]
+fn programs_of_the_host_can_be_removed_inside_alone() {
+    let yard = yard!();
+    let sandbox = yard.start();
+    let script =
+        "rm /usr/bin/od && ! test -e /usr/bin/od && mv /usr/share/doc /usr/share/papers && echo x > /usr/bin/od";
+    assert_eq!(sh(&sandbox, script).code, 0);
+    assert!(std::path::Path::new("/usr/bin/od").exists() && std::path::Path::new("/usr/share/doc").exists());
+    sandbox.destroy().expect("destroy");
+}
+
+#[test]
 fn a_link_to_the_hosts_etc_is_not_followed() {
     let yard = yard!();
     let secret = yard.dir.path().join("secret");
