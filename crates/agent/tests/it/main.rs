@@ -1,5 +1,8 @@
 //! The agent as an ordinary process, spoken to over its socket.
 
+mod envd;
+mod files;
+mod init;
 mod processes;
 mod running;
 mod support;

@@ -11,9 +11,12 @@ use connectrpc::client::{BoxFuture, ClientBody, ClientConfig, ClientTransport, S
 use garth_protocol::agent::{
     EndReason, Ended, EventView, Failed, ProcessesClient, SandboxClient, StartRequest, Stream, oneof::event::Event,
 };
+use garth_protocol::filesystem::FilesystemClient;
 use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rustix::process::Signal;
 use tokio::net::UnixStream;
 
 /// No test waits longer for anything.
@@ -22,6 +25,13 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// Fails the test when `future` takes too long.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it does not take 20 s")
+}
+
+/// Bytes of memory that a process has, pages that it shares counted as its own.
+pub fn resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("Rss");
+    line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number") << 10
 }
 
 /// Whether tests can change users and own their children; says so when not.
@@ -36,6 +46,8 @@ pub fn is_root(test: &str) -> bool {
 /// An agent that is told to end, and waited for, when dropped.
 pub struct Agent {
     child: Child,
+    /// What ends it and all that it started.
+    end: Signal,
     directory: tempfile::TempDir,
 }
 
@@ -45,7 +57,21 @@ impl Agent {
     }
 
     /// `config` is JSON; what it leaves out has a value fit for tests.
+    /// In a pid namespace of its own, where it is PID 1.
+    pub async fn start_as_init() -> Self {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--fork", "--kill-child", "--pid", "--mount-proc", "--", env!("CARGO_BIN_EXE_garth-agent")]);
+        let mut agent = Self::start_by(unshare, tempfile::tempdir().expect("temporary directory"), "{}").await;
+        // unshare(1) ignores the other, and its end kills the namespace's init.
+        agent.end = Signal::KILL;
+        agent
+    }
+
     pub async fn start_in(directory: tempfile::TempDir, config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_garth-agent")), directory, config).await
+    }
+
+    async fn start_by(mut command: Command, directory: tempfile::TempDir, config: &str) -> Self {
         let path = |name: &str| directory.path().join(name);
         let mut fields = serde_json::json!({
             "env": [], "user": "root", "workdir": "/", "no_new_privs": false, "output_ring": 1 << 20
@@ -57,7 +83,7 @@ impl Agent {
         std::fs::write(path("config"), fields.to_string()).expect("config");
         std::fs::create_dir_all(path("state")).expect("state directory");
         let _ = std::fs::remove_file(path("socket"));
-        let child = Command::new(env!("CARGO_BIN_EXE_garth-agent"))
+        let child = command
             .args(["serve", "--socket"])
             .arg(path("socket"))
             .arg("--state-dir")
@@ -66,7 +92,7 @@ impl Agent {
             .arg(path("config"))
             .spawn()
             .expect("the agent starts");
-        let agent = Self { child, directory };
+        let agent = Self { child, end: Signal::TERM, directory };
         soon(async {
             while UnixStream::connect(agent.socket()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -92,6 +118,20 @@ impl Agent {
         ProcessesClient::new(Socket(self.socket()), config())
     }
 
+    pub fn filesystem(&self) -> FilesystemClient<Socket> {
+        FilesystemClient::new(Socket(self.socket()), config())
+    }
+
+    /// Sends so many zeros as a new file, piece by piece.
+    pub async fn upload(&self, path: &Path, size: u64) -> http::StatusCode {
+        let piece = Bytes::from(vec![0u8; 1 << 20]);
+        let pieces = (0..size >> 20).map(move |_| Ok(http_body::Frame::data(piece.clone())));
+        let body = http_body_util::StreamBody::new(futures::stream::iter(pieces)).boxed();
+        let request = Request::post(format!("/files?path={}", path.display()));
+        let request = request.header("content-type", "application/octet-stream").body(body).expect("request");
+        Socket(self.socket()).send(request).await.expect("answer").status()
+    }
+
     pub fn sandbox(&self) -> SandboxClient<Socket> {
         SandboxClient::new(Socket(self.socket()), config())
     }
@@ -108,7 +148,7 @@ impl Agent {
         }
         // The agent kills all that it started, which SIGKILL of the agent alone would leave behind.
         let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(pid, self.end);
         let _ = self.child.wait();
     }
 }
