@@ -14,7 +14,7 @@ pub use quota::{
     unassign_qgroup,
 };
 pub use search::{Nested, nested_subvolumes, subvolume_exists};
-pub use space::{BlockGroupKind, Chunk, FsId, chunks, fs_id, resize, sync, trim};
+pub use space::{BlockGroupKind, Chunk, FsId, chunks, commit, fs_id, resize, sync, trim};
 pub use subvolume::{
     Access, SubvolumeId, create_subvolume, delete_subvolume, open_directory, set_access, snapshot, subvolume_id,
 };

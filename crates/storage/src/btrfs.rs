@@ -13,6 +13,7 @@ mod disks;
 mod file;
 mod groups;
 mod mount;
+mod spares;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,6 +28,7 @@ use crate::layout::Layout;
 use crate::pool::{Maintained, PoolOptions, PoolUsage};
 use file::PoolFile;
 use groups::Groups;
+use spares::Spares;
 
 #[derive(Debug)]
 pub(crate) struct Btrfs {
@@ -34,6 +36,14 @@ pub(crate) struct Btrfs {
     groups: Groups,
     /// `None` when the data directory itself is on btrfs.
     file: Option<PoolFile>,
+    spares: Spares,
+}
+
+/// The thread that makes spares ends with the pool.
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        self.spares.stop();
+    }
 }
 
 impl Btrfs {
@@ -46,12 +56,17 @@ impl Btrfs {
                 let _ = file.close(root);
             }
         })?;
-        Ok(Self { layout: Layout::new(root.to_owned()), groups, file })
+        Ok(Self { layout: Layout::new(root.to_owned()), groups, file, spares: Spares::default() })
     }
 
     /// Unmounts and detaches the pool file; nothing to do without one.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        self.file.as_ref().map_or(Ok(()), |file| file.close(self.layout.root()))
+        self.drop_spares();
+        let closed = self.file.as_ref().map_or(Ok(()), |file| file.close(self.layout.root()));
+        if closed.is_err() {
+            self.spares.resume();
+        }
+        closed
     }
 
     /// Makes an empty subvolume.
@@ -72,6 +87,13 @@ impl Btrfs {
         disks::remove_tree(path).at("remove", path)
     }
 
+    /// Deletes an image; disks made from it do not notice.
+    pub(crate) fn remove_image(&self, path: &Path) -> Result<(), Error> {
+        self.drop_spares();
+        self.spares.resume();
+        self.remove_tree(path)
+    }
+
     pub(crate) fn usage(&self) -> Result<PoolUsage, Error> {
         let root = self.layout.root();
         let stat = Space::of(root).at("measure pool", root)?;
@@ -90,21 +112,33 @@ impl Btrfs {
     pub(crate) fn maintain(&self) -> Result<Maintained, Error> {
         let root = self.layout.root();
         let Some(file) = &self.file else { return Ok(Maintained::default()) };
-        self.groups.reap_gone(root).at("clear quota groups", root)?;
+        self.groups.reap_all(root).at("clear quota groups", root)?;
         file.maintain(root)
     }
 
-    /// After the drafts are gone: quota groups without a disk go, images that a crash left writable are sealed.
+    /// After the drafts are gone: so are spares, quota groups without a disk go, images that a crash left
+    /// writable are sealed.
     pub(crate) fn sweep(&self) -> Result<(), Error> {
         let root = self.layout.root();
-        let disks = crate::pool::ids(&self.layout.disks())?;
-        self.groups.reap_ours(root, &disks).at("clear quota groups", root)?;
+        self.drop_spares();
+        self.spares.resume();
+        disks::remove_all_in(&self.layout.spares()).at("remove spares", root)?;
+        self.groups.reap(root).at("clear quota groups", root)?;
         for image in crate::pool::ids(&self.layout.images())? {
             let path = self.layout.image(image);
             let dir = open(&path)?;
             kernel::set_access(dir.as_fd(), Access::ReadOnly).at("seal image", &path)?;
         }
         Ok(())
+    }
+}
+
+impl Btrfs {
+    /// A spare that stays is removed by the next sweep.
+    fn drop_spares(&self) {
+        for spare in self.spares.stop() {
+            let _ = disks::remove_disk_at(&self.groups, &spare);
+        }
     }
 }
 

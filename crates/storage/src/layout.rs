@@ -42,6 +42,11 @@ impl Layout {
         self.root.join("disks")
     }
 
+    /// Snapshots made ahead (btrfs).
+    pub(crate) fn spares(&self) -> PathBuf {
+        self.root.join("spares")
+    }
+
     pub(crate) fn drafts(&self) -> PathBuf {
         self.root.join("drafts")
     }

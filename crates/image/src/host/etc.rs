@@ -29,7 +29,8 @@ const MADE: [(&str, &str); 6] = [
 
 pub(super) fn add(plan: &mut Plan, machine: &Path) {
     for pattern in LIST.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        for path in matches(machine, pattern) {
+        let there = |path: &PathBuf| fs::symlink_metadata(machine.join(path)).is_ok();
+        for path in matches(machine, pattern).into_iter().filter(there) {
             add_parents(plan, &path);
             copy(plan, machine, &path);
         }

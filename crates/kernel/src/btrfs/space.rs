@@ -62,6 +62,16 @@ pub fn sync(any: BorrowedFd<'_>) -> Result<(), Errno> {
     unsafe { ioctl(any, request(0, 0x94, 8, 0), &mut 0u64) }
 }
 
+/// Makes what was done so far to names, subvolumes and quota groups durable. Unlike [`sync`] it does
+/// not write the content of files: a neighbour's gigabytes are not waited for.
+pub fn commit(any: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut transaction = 0u64;
+    // SAFETY: BTRFS_IOC_START_SYNC writes a u64.
+    unsafe { ioctl(any, btrfs_request::<u64>(2, 24), &mut transaction)? };
+    // SAFETY: BTRFS_IOC_WAIT_SYNC reads a u64.
+    unsafe { ioctl(any, btrfs_request::<u64>(1, 22), &mut transaction) }
+}
+
 /// Tells the device which blocks are free: FITRIM. The number of bytes.
 pub fn trim(any: BorrowedFd<'_>) -> Result<u64, Errno> {
     // `struct fstrim_range`: start, len, minlen.

@@ -1,57 +1,62 @@
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use garth_kernel::btrfs::{self as kernel, QuotaMode, SubvolumeId};
+use garth_kernel::btrfs::{self as kernel, SubvolumeId};
 use garth_spec::{ByteSize, ProjectId};
 use rustix::io::Errno;
 
 use super::Btrfs;
+use super::groups::Groups;
 use crate::disk::{Disk, DiskRoot, DiskUsage, Root};
 use crate::error::{At, Error, ErrorKind};
 use crate::image::{Image, ImageMeta};
 use crate::layout::ROOTFS;
+use crate::pool::Lasting;
 
 impl Btrfs {
     /// Makes a disk: it appears whole and limited, or not at all.
-    pub(crate) fn make_disk(&self, project: ProjectId, image: &Image, limit: ByteSize) -> Result<(), Error> {
+    pub(crate) fn make_disk(
+        &self,
+        project: ProjectId,
+        image: &Image,
+        limit: ByteSize,
+        lasting: Lasting,
+    ) -> Result<(), Error> {
         self.make_room()?;
         let path = self.layout.disk(project);
-        let made = match self.groups.mode() {
-            QuotaMode::Simple => self.snapshot_in_group(project, image, limit),
-            QuotaMode::Full => self.snapshot_then_limit(project, image, limit),
+        let spare = match self.spares.take(image.id) {
+            Some(spare) => spare,
+            None => {
+                let draft = self.layout.disk_draft(project);
+                snapshot(&self.groups, &image.path, &draft).at("create disk", &path)?;
+                draft
+            }
         };
-        made.at("create disk", &path)
+        let made = self.finish_disk(&spare, &path, limit, lasting);
+        made.inspect_err(|_| drop(remove_disk_at(&self.groups, &spare))).at("create disk", &path)?;
+        self.refill(image);
+        Ok(())
     }
 
-    /// One commit: the snapshot's own, which holds the group and its limit too.
-    fn snapshot_in_group(&self, project: ProjectId, image: &Image, limit: ByteSize) -> io::Result<()> {
-        let disks = File::open(self.layout.disks())?;
-        let source = File::open(&image.path)?;
-        let group = self.groups.make(disks.as_fd(), project, limit)?;
-        let name = project.to_string();
-        kernel::snapshot(source.as_fd(), disks.as_fd(), OsStr::new(&name), Some(group)).map_err(|error| {
-            // A group that stays is removed by the next sweep.
-            let _ = self.groups.remove(disks.as_fd(), project, &[]);
-            error.into()
-        })
+    fn refill(&self, image: &Image) {
+        let (groups, from, dir) = (self.groups, image.path.clone(), self.layout.spares());
+        let make = move |number: u64| {
+            let path = dir.join(number.to_string());
+            snapshot(&groups, &from, &path).map(|()| path)
+        };
+        self.spares.refill(image.id, make, move |spare| drop(remove_disk_at(&groups, spare)));
     }
 
-    fn snapshot_then_limit(&self, project: ProjectId, image: &Image, limit: ByteSize) -> io::Result<()> {
-        let draft = self.layout.disk_draft(project);
-        remove_tree(&draft)?;
-        let drafts = File::open(self.layout.drafts())?;
-        let source = File::open(&image.path)?;
-        let name = draft.file_name().unwrap_or_default();
-        kernel::snapshot(source.as_fd(), drafts.as_fd(), name, None)?;
-        let limited =
-            self.limit_at(&draft, project, limit).and_then(|()| fs::rename(&draft, self.layout.disk(project)));
-        limited.inspect_err(|_| {
-            let _ = remove_tree(&draft);
-        })?;
-        Ok(kernel::sync(drafts.as_fd())?)
+    fn finish_disk(&self, spare: &Path, path: &Path, limit: ByteSize, lasting: Lasting) -> io::Result<()> {
+        let root = File::open(self.layout.root())?;
+        self.groups.limit(root.as_fd(), id_of(spare)?, limit)?;
+        fs::rename(spare, path)?;
+        match lasting {
+            Lasting::Now => Ok(kernel::commit(root.as_fd())?),
+            Lasting::Soon => Ok(()),
+        }
     }
 
     /// Deletes a disk and its group. Its name moves out of sight first, so that a crash in between is
@@ -59,59 +64,76 @@ impl Btrfs {
     pub(crate) fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
         let path = self.layout.disk(project);
         let doomed = self.layout.doomed(&format!("disk-{project}"));
-        remove_tree(&doomed).at("remove disk", &doomed)?;
+        remove_disk_at(&self.groups, &doomed).at("remove disk", &doomed)?;
         match fs::rename(&path, &doomed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.at("remove disk", &path)?,
         }
-        self.remove_doomed(project, &doomed).at("remove disk", &path)
-    }
-
-    fn remove_doomed(&self, project: ProjectId, doomed: &Path) -> io::Result<()> {
-        let drafts = File::open(self.layout.drafts())?;
-        let subvolumes = match File::open(doomed) {
-            Ok(dir) => family(dir.as_fd(), kernel::subvolume_id(dir.as_fd())?)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        match self.groups.remove(drafts.as_fd(), project, &subvolumes) {
-            // A subvolume that the sandbox deleted and the kernel still cleans up is in it: sweep and maintain come by.
-            Err(Errno::BUSY) => {}
-            other => other?,
-        }
-        remove_tree(doomed)
+        remove_disk_at(&self.groups, &doomed).at("remove disk", &path)
     }
 
     pub(crate) fn set_limit(&self, disk: &Disk, limit: ByteSize) -> Result<(), Error> {
         let used = self.disk_usage(disk)?.used;
-        let dir = super::open(disk.path())?;
+        let root = super::open(self.layout.root())?;
         if used > limit.bytes() {
             // Files deleted a moment ago count until the next commit.
-            kernel::sync(dir.as_fd()).at("set disk limit", disk.path())?;
+            kernel::commit(root.as_fd()).at("set disk limit", disk.path())?;
             let used = self.disk_usage(disk)?.used;
             if used > limit.bytes() {
                 return Err(Error::new(ErrorKind::LimitBelowUse { used, limit }, "set disk limit", disk.path()));
             }
         }
-        self.limit_at(disk.path(), disk.project(), limit).at("set disk limit", disk.path())?;
-        kernel::sync(dir.as_fd()).at("set disk limit", disk.path())
+        let id = id_of(disk.path()).at("set disk limit", disk.path())?;
+        self.groups.limit(root.as_fd(), id, limit).at("set disk limit", disk.path())?;
+        kernel::commit(root.as_fd()).at("set disk limit", disk.path())
     }
 
     pub(crate) fn disk_usage(&self, disk: &Disk) -> Result<DiskUsage, Error> {
-        let dir = super::open(disk.path())?;
-        let subvolume = kernel::subvolume_id(dir.as_fd()).at("measure disk", disk.path())?;
-        self.groups.usage(disk.project(), subvolume).at("measure disk", disk.path())
+        id_of(disk.path()).and_then(|id| self.groups.usage(id)).at("measure disk", disk.path())
     }
 
     pub(crate) fn disk_root(&self, path: &Path, meta: &ImageMeta) -> DiskRoot {
         DiskRoot { root: Root::Directory(path.join(ROOTFS)), usr: crate::overlay::usr_overlay(path, meta) }
     }
+}
 
-    fn limit_at(&self, path: &Path, project: ProjectId, limit: ByteSize) -> io::Result<()> {
-        let dir = File::open(path)?;
-        let subvolume = kernel::subvolume_id(dir.as_fd())?;
-        Ok(self.groups.limit(dir.as_fd(), project, subvolume, limit)?)
+fn id_of(path: &Path) -> io::Result<SubvolumeId> {
+    Ok(kernel::subvolume_id(File::open(path)?.as_fd())?)
+}
+
+/// A snapshot of an image with a quota group, out of sight. It waits for the kernel's commit.
+fn snapshot(groups: &Groups, image: &Path, path: &Path) -> io::Result<()> {
+    remove_disk_at(groups, path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let (source, parent) = (File::open(image)?, File::open(parent)?);
+    kernel::snapshot(source.as_fd(), parent.as_fd(), name, None)?;
+    let grouped = id_of(path).and_then(|id| Ok(groups.make(parent.as_fd(), id)?));
+    grouped.inspect_err(|_| drop(remove_tree(path)))
+}
+
+/// Deletes a disk that is out of sight, and its group, while the group's members are known; fine when
+/// there is none.
+pub(super) fn remove_disk_at(groups: &Groups, path: &Path) -> io::Result<()> {
+    let disk = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let id = kernel::subvolume_id(disk.as_fd())?;
+    let family = family(disk.as_fd(), id)?;
+    let Some(parent) = path.parent() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
+    groups.remove(File::open(parent)?.as_fd(), id, &family)?;
+    drop(disk);
+    remove_tree(path)
+}
+
+/// Deletes whatever is in a directory.
+pub(super) fn remove_all_in(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        remove_tree(&entry?.path())?;
     }
+    Ok(())
 }
 
 /// Deletes a subvolume with all nested in it, or a plain directory; fine when there is none.

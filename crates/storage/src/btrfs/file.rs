@@ -22,8 +22,8 @@ use super::{Space, mount};
 use crate::error::{At, Error, ErrorKind};
 use crate::pool::{Maintained, PoolOptions};
 
-/// Below this btrfs has no room for its trees.
-const LEAST: u64 = 160 << 20;
+/// Below this btrfs does not shrink (fs/btrfs/ioctl.c, `btrfs_ioctl_resize`).
+const LEAST: u64 = 256 << 20;
 /// Lengths are multiples of this, and smaller changes are not worth one.
 const STEP: u64 = 64 << 20;
 /// Free blocks that stay allocated: giving back and taking again costs both sides.

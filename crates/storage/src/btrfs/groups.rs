@@ -4,14 +4,13 @@
 //! (the kernel asks for no capability), and with simple quotas each of those joins the groups of the
 //! subvolume it is made in, so that it counts as well.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use garth_kernel::btrfs::{self as kernel, Counter, FsId, QgroupId, QuotaMode, SubvolumeId};
-use garth_spec::{ByteSize, ProjectId};
+use garth_spec::ByteSize;
 use rustix::io::Errno;
 
 use crate::disk::DiskUsage;
@@ -20,7 +19,11 @@ use crate::error::{At, Error};
 /// The level of our groups: none that people use, so that on a shared filesystem ours are told apart.
 const LEVEL: u16 = 103;
 
-#[derive(Debug)]
+/// A directory of the pool outside of every disk. The kernel charges a change of groups to the subvolume
+/// that it is asked through: one that is full could neither get a larger limit nor be removed.
+pub(super) type Outside<'a> = BorrowedFd<'a>;
+
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Groups {
     fs: FsId,
     mode: QuotaMode,
@@ -35,98 +38,83 @@ impl Groups {
         Ok(Self { fs, mode })
     }
 
-    pub(super) fn mode(&self) -> QuotaMode {
-        self.mode
-    }
-
-    /// Makes the group of a disk, with its limit.
-    pub(super) fn make(&self, any: BorrowedFd<'_>, project: ProjectId, limit: ByteSize) -> Result<QgroupId, Errno> {
-        let group = group_of(project);
-        match kernel::create_qgroup(any, group) {
-            // Left by a crash between the group and its disk; a live disk cannot have it (48 of 64 random bits).
-            Err(Errno::EXIST) => {}
-            other => other?,
-        }
-        kernel::limit_qgroup(any, group, Counter::Referenced, limit.bytes())?;
-        Ok(group)
-    }
-
-    /// Undoes [`make`](Self::make), and takes the disk's subvolume out of the group first if there is one.
-    pub(super) fn remove(
-        &self,
-        any: BorrowedFd<'_>,
-        project: ProjectId,
-        subvolumes: &[SubvolumeId],
-    ) -> Result<(), Errno> {
+    /// Makes the group of a disk that is not in use yet; without a limit.
+    pub(super) fn make(&self, outside: Outside<'_>, disk: SubvolumeId) -> Result<(), Errno> {
         if self.mode == QuotaMode::Full {
             return Ok(());
         }
-        let group = group_of(project);
-        for subvolume in subvolumes {
-            match kernel::unassign_qgroup(any, QgroupId::of(*subvolume), group) {
+        kernel::create_qgroup(outside, above(disk))?;
+        kernel::assign_qgroup(outside, QgroupId::of(disk), above(disk))
+    }
+
+    /// Undoes [`make`](Self::make): takes the disk and the subvolumes in it out of the group, and the group away.
+    pub(super) fn remove(&self, outside: Outside<'_>, disk: SubvolumeId, family: &[SubvolumeId]) -> Result<(), Errno> {
+        if self.mode == QuotaMode::Full {
+            return Ok(());
+        }
+        for subvolume in family {
+            match kernel::unassign_qgroup(outside, QgroupId::of(*subvolume), above(disk)) {
                 Err(Errno::NOENT) => {}
                 other => other?,
             }
         }
-        match kernel::remove_qgroup(any, group) {
-            Err(Errno::NOENT) => Ok(()),
+        match kernel::remove_qgroup(outside, above(disk)) {
+            // A subvolume that the sandbox deleted and the kernel still cleans up is in it: `reap` comes by.
+            Err(Errno::NOENT | Errno::BUSY) => Ok(()),
             other => other,
         }
     }
 
-    /// With full quotas there are no groups above: the disk's own has the limit, on what only it refers to,
-    /// so that the image's files count for nobody.
-    pub(super) fn limit(
-        &self,
-        any: BorrowedFd<'_>,
-        project: ProjectId,
-        subvolume: SubvolumeId,
-        limit: ByteSize,
-    ) -> Result<(), Errno> {
-        let (group, counter) = self.counter(project, subvolume);
-        kernel::limit_qgroup(any, group, counter, limit.bytes())
+    /// Sets the limit of a disk.
+    pub(super) fn limit(&self, outside: Outside<'_>, disk: SubvolumeId, limit: ByteSize) -> Result<(), Errno> {
+        let (group, counter) = self.counter(disk);
+        kernel::limit_qgroup(outside, group, counter, limit.bytes())
     }
 
-    pub(super) fn usage(&self, project: ProjectId, subvolume: SubvolumeId) -> io::Result<DiskUsage> {
-        let (group, counter) = self.counter(project, subvolume);
+    pub(super) fn usage(&self, disk: SubvolumeId) -> io::Result<DiskUsage> {
+        let (group, counter) = self.counter(disk);
         let counters = kernel::qgroup_counters(self.fs, group, counter)?;
         let Some(counters) = counters else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
         Ok(DiskUsage { used: counters.used, limit: counters.limit.and_then(|bytes| ByteSize::from_bytes(bytes).ok()) })
     }
 
-    fn counter(&self, project: ProjectId, subvolume: SubvolumeId) -> (QgroupId, Counter) {
+    /// With full quotas there are no groups above: the disk's own has the limit, on what only it refers to,
+    /// so that the image's files count for nobody.
+    fn counter(&self, disk: SubvolumeId) -> (QgroupId, Counter) {
         match self.mode {
-            QuotaMode::Simple => (group_of(project), Counter::Referenced),
-            QuotaMode::Full => (QgroupId::of(subvolume), Counter::Exclusive),
+            QuotaMode::Simple => (above(disk), Counter::Referenced),
+            QuotaMode::Full => (QgroupId::of(disk), Counter::Exclusive),
         }
     }
 
-    /// Removes the groups of our level that have no disk.
-    pub(super) fn reap_ours(&self, root: &Path, disks: &[ProjectId]) -> io::Result<()> {
-        let kept: BTreeSet<QgroupId> = disks.iter().copied().map(group_of).collect();
-        let dir = File::open(root)?;
-        for group in kernel::qgroups(self.fs)? {
-            if group.level() == LEVEL && !kept.contains(&group) {
-                // One that is still used (EBUSY) is another pool's on the same filesystem.
-                let _ = kernel::remove_qgroup(dir.as_fd(), group);
-            }
-        }
-        Ok(())
+    /// Removes our groups whose disk is gone.
+    pub(super) fn reap(&self, root: &Path) -> io::Result<()> {
+        self.reap_if(root, |group| (group.level() == LEVEL).then(|| SubvolumeId(group.id())))
     }
 
     /// Removes the groups of subvolumes that are gone; for filesystems that are all ours. The kernel does so itself since 6.11, but not
     /// where a snapshot still shares their blocks.
-    pub(super) fn reap_gone(&self, root: &Path) -> io::Result<()> {
+    pub(super) fn reap_all(&self, root: &Path) -> io::Result<()> {
+        self.reap(root)?;
+        self.reap_if(root, QgroupId::subvolume)
+    }
+
+    fn reap_if(&self, root: &Path, subvolume_of: impl Fn(QgroupId) -> Option<SubvolumeId>) -> io::Result<()> {
         let dir = File::open(root)?;
         for group in kernel::qgroups(self.fs)? {
-            let Some(subvolume) = group.subvolume() else { continue };
+            let Some(subvolume) = subvolume_of(group) else { continue };
             if !kernel::subvolume_exists(dir.as_fd(), subvolume)? {
-                // EBUSY while blocks count in it: next time.
+                // EBUSY while blocks or members count in it: next time.
                 let _ = kernel::remove_qgroup(dir.as_fd(), group);
             }
         }
         Ok(())
     }
+}
+
+/// A disk's group: its subvolume's number, which no other gets, at our level.
+fn above(disk: SubvolumeId) -> QgroupId {
+    QgroupId::new(LEVEL, disk.0)
 }
 
 fn enable(any: BorrowedFd<'_>) -> io::Result<QuotaMode> {
@@ -139,10 +127,4 @@ fn enable(any: BorrowedFd<'_>) -> io::Result<QuotaMode> {
         other => other?,
     }
     Ok(kernel::quota_mode(any)?.unwrap_or(QuotaMode::Full))
-}
-
-fn group_of(project: ProjectId) -> QgroupId {
-    // An id is written as its 64 bits in hexadecimal.
-    let bits = u64::from_str_radix(&project.to_string(), 16).unwrap_or_default();
-    QgroupId::new(LEVEL, bits)
 }

@@ -171,18 +171,51 @@ fn cycles_leave_no_quota_groups() {
     let f = fixture_or_skip!("cycles_leave_no_quota_groups");
     let dir = File::open(f.dir.path().join("pool")).unwrap();
     let fs_id = kernel::fs_id(dir.as_fd()).unwrap();
+    f.pool.sweep().unwrap();
     let before = kernel::qgroups(fs_id).unwrap().len();
     for n in 0..50 {
-        let disk = f.pool.create_disk(project(n), IMAGE, LIMIT).unwrap();
+        let disk = if n % 2 == 0 {
+            f.pool.create_disk(project(n), IMAGE, LIMIT).unwrap()
+        } else {
+            f.pool.create_scratch_disk(project(n), IMAGE, LIMIT).unwrap()
+        };
+        assert_eq!(disk.usage().unwrap().limit, Some(LIMIT));
         fs::write(root(&disk).join("file"), vec![1; 100_000]).unwrap();
         f.pool.remove_disk(project(n)).unwrap();
     }
     wait_for("the groups to go", || {
         kernel::sync(dir.as_fd()).unwrap();
+        f.pool.sweep().unwrap();
         f.pool.maintain().unwrap();
         kernel::qgroups(fs_id).unwrap().len() == before
     });
     drop(dir);
+}
+
+#[test]
+fn disks_of_several_images_made_at_once_are_each_their_own() {
+    let f = fixture_or_skip!("disks_of_several_images_made_at_once_are_each_their_own");
+    let other = ImageId::from_bits(6);
+    let draft = f.pool.new_image(other).unwrap();
+    fs::write(draft.path().join("other"), "x").unwrap();
+    draft.commit(garth_storage::ImageMeta::default()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let pool = &f.pool;
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let image = if (thread + n) % 3 == 0 { other } else { IMAGE };
+                    let disk = pool.create_scratch_disk(project(thread * 100 + n), image, LIMIT).unwrap();
+                    assert_eq!(root(&disk).join("other").exists(), image == other);
+                    assert_eq!(disk.image(), image);
+                    assert_eq!(disk.usage().unwrap().limit, Some(LIMIT));
+                }
+            });
+        }
+    });
+    assert_eq!(f.pool.disks().unwrap().len(), 80);
+    f.pool.remove_image(other).unwrap();
+    f.pool.create_disk(project(9999), IMAGE, LIMIT).unwrap();
 }
 
 #[test]

