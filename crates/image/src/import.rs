@@ -6,6 +6,7 @@
 //! ```
 
 mod archive;
+mod attributes;
 mod contents;
 mod pax;
 mod source;

@@ -7,22 +7,23 @@
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::hash::BuildHasher;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
-    fchown, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, chmodat, chownat, futimens, linkat, mkdirat, mknodat,
+    openat, openat2, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::Limits;
 use super::archive::{Archive, Kind, Member, Stored};
+use super::attributes::{describe, owner, timestamps, write_all_at};
 use crate::error::{Error, ErrorKind};
 
 /// The image's directory, being filled.
@@ -411,26 +412,6 @@ enum There {
     Directory,
 }
 
-/// Owner, extended attributes, then mode: a change of owner takes capabilities and set-user-id away.
-fn describe(file: BorrowedFd<'_>, member: &Member, path: &Path) -> Result<(), Error> {
-    let (uid, gid) = owner(member);
-    fchown(file, Some(uid), Some(gid)).map_err(|error| Error::write(path, error))?;
-    for (name, value) in &member.xattrs {
-        if is_image_xattr(name) {
-            let name = OsString::from_vec(name.clone());
-            rustix::fs::fsetxattr(file, name, value, rustix::fs::XattrFlags::empty())
-                .map_err(|error| Error::write(path, error))?;
-        }
-    }
-    fchmod(file, Mode::from_raw_mode(member.mode)).map_err(|error| Error::write(path, error))
-}
-
-/// Attributes that belong to files. `trusted.` steers the kernel's overlayfs, and labels of security
-/// modules are those of another machine.
-fn is_image_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
-}
-
 /// Does a relative link, read as text, climb above the root? (Absolute ones mean the image's own root.)
 fn leaves(path: &Path, link: &[u8]) -> bool {
     let link = Path::new(OsStr::from_bytes(link));
@@ -460,28 +441,4 @@ pub(super) fn walk_error(path: &Path, error: Errno) -> Error {
         Errno::XDEV | Errno::LOOP => Error::new(ErrorKind::Escape(path.display().to_string())),
         other => Error::write(path, other),
     }
-}
-
-fn owner(member: &Member) -> (Uid, Gid) {
-    (Uid::from_raw(member.uid), Gid::from_raw(member.gid))
-}
-
-fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn write_all_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => {
-                bytes = &bytes[count..];
-                offset += count as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -218,3 +218,59 @@ fn a_zstandard_frame_that_asks_for_terabytes_of_memory_is_refused() {
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00];
     refused(&frame, |kind| *kind == ErrorKind::Truncated, "truncated or damaged");
 }
+
+#[test]
+fn no_damage_to_an_image_panics_or_writes_outside() {
+    let tar = Tar::new()
+        .dir("a")
+        .pax(&[("path", b"a/long"), ("GNU.sparse.size", b"9"), ("GNU.sparse.map", b"0,1,8,1")])
+        .file("x", "yz")
+        .symlink("a/l", "../b")
+        .hardlink("h", "a/long")
+        .file("b", vec![7; 600])
+        .end();
+    let images = [gzip(&tar), zstd(&tar), tar];
+    // A fixed sequence (Knuth's MMIX constants): what fails once fails again.
+    let mut state = 42u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..600 {
+        let mut bytes = images[round % images.len()].clone();
+        for _ in 0..=next(4) {
+            let at = next(bytes.len());
+            bytes[at] = next(256) as u8;
+            // Headers only pass with a true sum: make them true, so that what is behind is reached.
+            if round % images.len() == 2 {
+                for header in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+                    header[148..156].fill(b' ');
+                    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                }
+            }
+        }
+        let place = Place::new();
+        let _ = place.import(&bytes);
+        assert_eq!(place.outside(), ["rootfs"], "round {round}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_apart_from_a_bad_image() {
+    let dir = tempfile::Builder::new().prefix("garth-image-").tempdir().unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(error) = rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, c"size=1m") {
+        return println!("SKIP a_full_disk_is_told_apart_from_a_bad_image: mount: {error}");
+    }
+    let root = dir.path().join("rootfs");
+    fs::create_dir(&root).unwrap();
+    let big = Tar::new().file("big", vec![7; 2 << 20]).end();
+    let plain = import(&mut big.as_slice(), Format::Auto, &root, &limits()).map_err(|error| error.kind().clone());
+    let archive = Tar::new().file("manifest.json", vec![7; 2 << 20]).end();
+    fs::remove_file(root.join("big")).unwrap();
+    let spooled = import(&mut archive.as_slice(), Format::Auto, &root, &limits()).map_err(|error| error.kind().clone());
+    let left = dir.path().join("scratch").exists();
+    rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!((plain, spooled, left), (Err(ErrorKind::NoSpace), Err(ErrorKind::NoSpace), false));
+}
