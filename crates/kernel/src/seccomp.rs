@@ -47,6 +47,13 @@ pub enum Action {
 pub enum Test {
     /// Its low 32 bits equal this: for arguments that the kernel reads as `int`, whatever the upper half holds.
     Equals(u32),
+    /// Those of its low 32 bits that are in the mask equal this.
+    Masked {
+        /// The bits that count.
+        mask: u32,
+        /// What they are.
+        value: u32,
+    },
     /// Its low 32 bits have one of these set.
     AnyBit(u32),
     /// It is not zero in all its 64 bits: a pointer is given.
@@ -92,6 +99,7 @@ const fn low_half(argument: u8) -> u32 {
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -203,6 +211,11 @@ fn tests(when: &[(u8, Test)], action: Action) -> Vec<libc::sock_filter> {
             Test::Equals(value) => {
                 vec![statement(LOAD, low), libc::sock_filter { code: EQUAL, jt: 0, jf: behind, k: value }]
             }
+            Test::Masked { mask, value } => vec![
+                statement(LOAD, low),
+                statement(AND, mask),
+                libc::sock_filter { code: EQUAL, jt: 0, jf: behind, k: value },
+            ],
             Test::AnyBit(bits) => {
                 vec![statement(LOAD, low), libc::sock_filter { code: ANY_BIT, jt: 0, jf: behind, k: bits }]
             }

@@ -31,10 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let begin = Instant::now();
         let sandbox = sandboxes.start(SandboxId::from_bits(number), &plan, Some(netns.try_clone()?))?;
         let started = begin.elapsed();
-        run_true(&sandbox.agent_socket())?;
+        let reply = run_true(&sandbox.agent_socket());
         let ran = begin.elapsed();
         sandbox.destroy()?;
         let ended = begin.elapsed();
+        reply?;
         for (times, time) in times.iter_mut().zip([started, ran - started, ended - ran, ended]) {
             times.push(time);
         }

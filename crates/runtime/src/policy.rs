@@ -109,6 +109,7 @@ struct RuleCase {
 struct RuleTest {
     arg: u8,
     equals: Option<String>,
+    mask: Option<String>,
     any_bit: Option<String>,
     #[serde(default)]
     given: bool,
@@ -126,6 +127,10 @@ enum Word {
     Enosys,
     #[serde(rename = "EAFNOSUPPORT")]
     Eafnosupport,
+    #[serde(rename = "EPROTONOSUPPORT")]
+    Eprotonosupport,
+    #[serde(rename = "ENOTTY")]
+    Enotty,
 }
 
 impl From<Word> for Action {
@@ -138,6 +143,8 @@ impl From<Word> for Action {
             Word::Eperm => errno(Errno::PERM),
             Word::Enosys => errno(Errno::NOSYS),
             Word::Eafnosupport => errno(Errno::AFNOSUPPORT),
+            Word::Eprotonosupport => errno(Errno::PROTONOSUPPORT),
+            Word::Enotty => errno(Errno::NOTTY),
         }
     }
 }
@@ -216,11 +223,12 @@ fn test(test: &RuleTest) -> Result<(u8, Test), String> {
         Some(hex) => u32::from_str_radix(hex, 16).map_err(|e| format!("{text}: {e}")),
         None => text.parse().map_err(|e| format!("{text}: {e}")),
     };
-    let check = match (&test.equals, &test.any_bit, test.given) {
-        (Some(value), None, false) => Test::Equals(number(value)?),
-        (None, Some(bits), false) => Test::AnyBit(number(bits)?),
-        (None, None, true) => Test::Given,
-        _ => return Err("a test is one of equals, any_bit and given".to_owned()),
+    let check = match (&test.equals, &test.mask, &test.any_bit, test.given) {
+        (Some(value), None, None, false) => Test::Equals(number(value)?),
+        (Some(value), Some(mask), None, false) => Test::Masked { mask: number(mask)?, value: number(value)? },
+        (None, None, Some(bits), false) => Test::AnyBit(number(bits)?),
+        (None, None, None, true) => Test::Given,
+        _ => return Err("a test is one of equals, equals with mask, any_bit and given".to_owned()),
     };
     Ok((test.arg, check))
 }

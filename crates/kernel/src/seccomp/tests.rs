@@ -17,6 +17,7 @@ fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> u32 {
         let jump = |holds: bool| usize::from(if holds { op.jt } else { op.jf });
         match op.code {
             LOAD => acc = load(op.k),
+            AND => acc &= op.k,
             EQUAL => at += jump(acc == op.k),
             AT_LEAST => at += jump(acc >= op.k),
             ANY_BIT => at += jump(acc & op.k != 0),
@@ -67,6 +68,7 @@ fn arguments_are_read_as_the_kernel_reads_them() {
         case(vec![(1, Test::Equals(0x5412))]),
         case(vec![(0, Test::AnyBit(0x1000_0000))]),
         case(vec![(2, Test::Equals(4)), (3, Test::Given)]),
+        case(vec![(4, Test::Masked { mask: 0xff00, value: 0x9400 })]),
     ];
     let verdicts = [(7, Verdict { cases, otherwise: Action::Allow })].into();
     let program = Program::compile(&verdicts, Action::Kill);
@@ -80,6 +82,8 @@ fn arguments_are_read_as_the_kernel_reads_them() {
     check([0, 0, 4, 1, 0, 0], errno(1));
     check([0, 0, 4, 1 << 40, 0, 0], errno(1));
     check([0, 0, 3, 1, 0, 0], ALLOW);
+    check([0, 0, 0, 0, 0x5000_940e, 0], errno(1));
+    check([0, 0, 0, 0, 0x5000_950e, 0], ALLOW);
 }
 
 #[test]

@@ -62,13 +62,31 @@ fn sockets_are_unix_and_internet_only() {
         ("41,17,3,0", "EAFNOSUPPORT"),             // packet
         ("41,16,3,12", "EAFNOSUPPORT"),            // netfilter netlink
         ("41,16,3,9", "EAFNOSUPPORT"),             // audit netlink
+        ("41,2,1,132", "EPROTONOSUPPORT"),         // SCTP
+        ("41,2,0x80005,0", "EPROTONOSUPPORT"),     // SCTP, by type, with a flag
+        ("41,10,6,33", "EPROTONOSUPPORT"),         // DCCP
         ("41,0x100000000+40,1,0", "EAFNOSUPPORT"), // the same with a dirty upper half
     ]);
 }
 
 #[test]
 fn a_terminal_cannot_be_typed_into() {
-    check(&[("16,0,0x5412,0", "EPERM"), ("16,0,0x100005412,0", "EPERM"), ("16,0,0x541c,0", "EPERM")]);
+    check(&[
+        ("16,0,0x5412,0", "EPERM"),
+        ("16,0,0x100005412,0", "EPERM"),
+        ("16,0,0x541c,0", "EPERM"),
+        ("16,0,0x5423,0", "EPERM"),
+    ]);
+}
+
+#[test]
+fn subvolumes_outside_the_quota_cannot_be_made() {
+    // On no descriptor at all: the filter answers before the kernel looks (EBADF).
+    check(&[
+        ("16,-1,0x5000940e,0", "ENOTTY"), // BTRFS_IOC_SUBVOL_CREATE
+        ("16,-1,0x50009417,0", "ENOTTY"), // BTRFS_IOC_SNAP_CREATE_V2
+        ("16,-1,0x40049409,0", "EBADF"),  // FICLONE
+    ]);
 }
 
 #[test]

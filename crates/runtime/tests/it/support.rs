@@ -108,6 +108,18 @@ impl Yard {
     }
 }
 
+impl Drop for Yard {
+    /// A test that failed half-way left its sandbox running.
+    fn drop(&mut self) {
+        self.close();
+        if std::thread::panicking() {
+            self.open();
+            let _ = self.sandboxes().sweep(&[]);
+            self.close();
+        }
+    }
+}
+
 /// An error with its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |e| e.source());
