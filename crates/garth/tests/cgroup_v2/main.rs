@@ -1,0 +1,148 @@
+//! The end-to-end tests again, on a Debian kernel with cgroup v2 in a virtual machine of its own: this is what most
+//! users have. QEMU without KVM runs it anywhere. Needs root, qemu-system-x86_64 and mmdebstrap.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Tests of the `e2e` and `security` programs that need nothing that the guest lacks.
+const E2E: &str = "lifecycle::files lifecycle::owners lifecycle::a_crash processes::exit_codes processes::a_timeout processes::kill_ends containment::";
+const SECURITY: &str = "boundary:: host_facts::guest_cannot_read";
+
+#[test]
+fn everything_holds_on_cgroup_v2() {
+    for program in ["qemu-system-x86_64", "mmdebstrap", "mke2fs"] {
+        if Command::new("which").arg(program).output().map_or(true, |o| !o.status.success()) {
+            eprintln!("SKIP everything_holds_on_cgroup_v2: {program} is not installed");
+            return;
+        }
+    }
+    let cache = cache_dir();
+    let base = base_image(&cache);
+    let work = tempfile::tempdir_in("/var/tmp").expect("work");
+    let payload = payload_image(work.path());
+    let console = boot(&cache, &base, &payload);
+    assert!(console.contains("CGROUP2 cpu io memory pids"), "the guest has cgroup v2:\n{console}");
+    for program in ["e2e", "security"] {
+        assert!(console.contains(&format!("RESULT {program} 0")), "{program} failed on cgroup v2:\n{console}");
+    }
+}
+
+/// Beside the test programs, so that it goes with `cargo clean`.
+fn cache_dir() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cgroup-v2");
+    std::fs::create_dir_all(&dir).expect("cache");
+    dir
+}
+
+/// Runs a host program that must succeed.
+#[track_caller]
+fn must(command: &mut Command) {
+    let out = command.output().expect("starts");
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// A Debian with a kernel, made once.
+fn base_image(cache: &Path) -> PathBuf {
+    let image = cache.join("base-1.ext4");
+    if image.exists() {
+        return image;
+    }
+    let root = cache.join("root");
+    let _ = std::fs::remove_dir_all(&root);
+    let packages = "linux-image-cloud-amd64,btrfs-progs,nftables,iproute2,python3-minimal,procps,kmod,util-linux";
+    must(
+        Command::new("mmdebstrap")
+            .args(["--variant=minbase", "--components=main", &format!("--include={packages}"), "trixie"])
+            .arg(&root),
+    );
+    for (name, link) in [("kernel", "vmlinuz"), ("initrd", "initrd.img")] {
+        std::fs::copy(root.join(link), cache.join(name)).expect("the kernel package has both");
+    }
+    let init = root.join("guest-init");
+    std::fs::write(&init, GUEST_INIT).expect("init");
+    std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let made = cache.join("base.new");
+    must(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&root).arg(&made).arg("4G"));
+    std::fs::remove_dir_all(&root).expect("remove");
+    std::fs::rename(made, &image).expect("rename");
+    image
+}
+
+const GUEST_INIT: &str = r#"#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -o remount,rw /
+echo +cpu +io +memory +pids > /sys/fs/cgroup/cgroup.subtree_control
+ip link set lo up
+for m in loop btrfs overlay veth bridge nf_tables nft_ct nft_masq nft_chain_nat nft_fib nft_reject_inet; do modprobe $m; done
+mkdir -p /mnt/payload; mount /dev/vdb /mnt/payload
+echo "CGROUP2 $(tr ' ' '\n' < /sys/fs/cgroup/cgroup.subtree_control | grep -xE 'cpu|io|memory|pids' | sort | tr '\n' ' ')"
+uname -r
+export GARTH_TEST_PROGRAM=/mnt/payload/garth
+for program in e2e security; do
+  /mnt/payload/$program --test-threads=1 $(cat /mnt/payload/$program.tests) 2>&1; echo "RESULT $program $?"
+done
+sync; echo o > /proc/sysrq-trigger; sleep 60
+"#;
+
+/// The programs under test, as a disk.
+fn payload_image(work: &Path) -> PathBuf {
+    let dir = work.join("payload");
+    std::fs::create_dir(&dir).expect("dir");
+    std::fs::copy(env!("CARGO_BIN_EXE_garth"), dir.join("garth")).expect("garth");
+    for (program, tests) in [("e2e", E2E), ("security", SECURITY)] {
+        std::fs::copy(test_program(program), dir.join(program)).expect("test program");
+        std::fs::write(dir.join(format!("{program}.tests")), tests).expect("tests");
+    }
+    let image = work.join("payload.ext4");
+    must(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&dir).arg(&image).arg("1G"));
+    image
+}
+
+/// The newest build of another test program of this crate: cargo puts it beside this one.
+fn test_program(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    let mut found: Vec<_> = std::fs::read_dir(here.parent().expect("deps"))
+        .expect("deps")
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| {
+            p.extension().is_none()
+                && p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{name}-")))
+        })
+        .collect();
+    found.sort_by_key(|p| p.metadata().and_then(|m| m.modified()).ok());
+    found.pop().unwrap_or_else(|| panic!("no {name} test program: run `cargo test -p garth`, not one target alone"))
+}
+
+/// Boots, runs the guest to its power-off, returns what it printed.
+fn boot(cache: &Path, base: &Path, payload: &Path) -> String {
+    let drive = |file: &Path, more: &str| format!("file={},format=raw,if=virtio{more}", file.display());
+    let out = Command::new("timeout")
+        .args([
+            "1200",
+            "qemu-system-x86_64",
+            "-M",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-m",
+            "2048",
+            "-smp",
+            "2",
+        ])
+        .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-nic", "none"])
+        .arg("-kernel")
+        .arg(cache.join("kernel"))
+        .arg("-initrd")
+        .arg(cache.join("initrd"))
+        .args(["-append", "console=ttyS0 quiet root=/dev/vda rw init=/guest-init panic=-1 mitigations=off"])
+        .args(["-drive", &drive(base, ",snapshot=on"), "-drive", &drive(payload, ",readonly=on")])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("qemu starts");
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}

@@ -1,0 +1,10 @@
+//! Attacks from inside a sandbox of the `default` runtime. Each test is named for the escape that it denies, and runs
+//! as root inside the sandbox through the real product. Needs root.
+
+#[path = "../support/yard.rs"]
+mod yard;
+
+mod boundary;
+mod host_facts;
+mod neighbours;
+mod network;
