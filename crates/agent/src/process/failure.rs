@@ -63,6 +63,11 @@ impl Failure {
         }
     }
 
+    /// Whether another try may find what this one lacked.
+    pub fn is_of_resources(&self) -> bool {
+        self.reason == FailReason::FAIL_REASON_NO_RESOURCES
+    }
+
     /// From the error of making a task, a pipe or a terminal.
     pub fn of_resources(errno: Errno) -> Self {
         let message = format!("no process could be made: {}", plain(errno));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use garth_kernel::supervise::{Exit, Report, Stdio, Supervisor};
 use garth_protocol::agent::{self as wire, Stream};
@@ -28,6 +29,10 @@ use crate::users::Users;
 
 /// Prune the disk after so many ends.
 const PRUNE_EVERY: usize = 16;
+
+/// How long a start waits for a place below the limit on processes: the kernel tells nobody when there is one.
+const PLACE_WITHIN: Duration = Duration::from_secs(10);
+const PLACE_RETRY: Duration = Duration::from_millis(50);
 
 /// Why a start did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +110,22 @@ impl Processes {
     }
 
     /// Starts a process; returns when its program runs.
+    ///
+    /// At the sandbox's limit on processes it waits for a place, so that what just ended, or is about to, does not
+    /// refuse the next command; under a fork bomb it gives up after [`PLACE_WITHIN`].
     pub async fn start(self: &Arc<Self>, request: Request) -> Result<Arc<Process>, StartError> {
+        let begun = Instant::now();
+        loop {
+            match self.try_start(request.clone()).await {
+                Err(StartError::Failed(failure)) if failure.is_of_resources() && begun.elapsed() < PLACE_WITHIN => {
+                    tokio::time::sleep(PLACE_RETRY).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_start(self: &Arc<Self>, request: Request) -> Result<Arc<Process>, StartError> {
         let id = self.reserve(&request.id)?;
         let result = self.launch(id.clone(), &request);
         let launched = match result {
