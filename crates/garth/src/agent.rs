@@ -18,6 +18,9 @@ use crate::failure::{Failure, Result};
 pub enum Start {
     /// The daemon starts it first, within the same request.
     OnDemand,
+    /// The same, but not again once a connection broke: what ended with a sandbox does not come back
+    /// with the next.
+    Once,
     /// The request fails.
     Never,
 }
@@ -60,7 +63,7 @@ impl<'a> Agent<'a> {
         let transport = Transport { client: context.client.clone(), project: project.clone() };
         let config = ClientConfig::new(Uri::from_static("http://garth"));
         let config = match start {
-            Start::OnDemand => config,
+            Start::OnDemand | Start::Once => config,
             Start::Never => config.with_default_header(routes::START_HEADER, "never"),
         };
         let files = FilesystemClient::new(transport.clone(), config.clone());
@@ -105,8 +108,10 @@ impl<'a> Agent<'a> {
         ask: impl AsyncFn(&ProcessesClient<Transport>) -> std::result::Result<A, ConnectError>,
     ) -> Result<A> {
         let mut patience = Patience::new(Repeat::Safe);
+        let later = (self.start == Start::Once).then(|| self.again(Start::Never));
         loop {
-            match ask(&self.processes).await {
+            let agent = later.as_ref().filter(|_| patience.broke()).unwrap_or(self);
+            match ask(&agent.processes).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.mend(&mut patience, &error).await?,
             }

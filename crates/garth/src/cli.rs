@@ -11,9 +11,6 @@ use crate::commands::{
 use crate::daemon::Host;
 use crate::exit;
 
-/// Where a daemon keeps everything when nothing else is said.
-pub const DATA_DIR: &str = "/var/lib/garth";
-
 const EXAMPLES: &str = "\
 Examples:
   garth run --rm -- python3 -c 'print(6*7)'       a sandbox that leaves nothing
@@ -41,18 +38,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Every command")]
 pub struct Global {
-    /// Directory of the daemon to use: its projects, images and socket
-    #[arg(
-        long,
-        global = true,
-        env = "GARTH_DATA_DIR",
-        hide_env_values = true,
-        value_name = "DIR",
-        default_value = DATA_DIR
-    )]
-    pub data_dir: PathBuf,
-    /// Socket of the daemon to use, instead of the one in the data directory; never starts one
-    #[arg(long, global = true, env = "GARTH_HOST", hide_env_values = true, value_name = "unix:///PATH")]
+    /// Directory of the daemon to use, with its projects, images and socket [env: GARTH_DATA_DIR]
+    /// [default: /var/lib/garth]
+    // Not clap's env and default: it would show them in every usage line as if they had to be given.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Socket of the daemon to use; never starts one [env: GARTH_HOST]
+    #[arg(long, global = true, value_name = "unix:///PATH", conflicts_with = "data_dir")]
     pub host: Option<Host>,
     /// Print JSON, for errors too
     #[arg(long, global = true)]
@@ -124,17 +116,22 @@ impl Command {
     }
 }
 
-/// The same for a command line that could not be parsed: its verb is the first word that is no flag.
-pub fn would_end_as_a_program(words: &[String]) -> bool {
+/// The verb of a command line that could not be parsed: the first word that is no flag.
+pub fn verb(words: &[String]) -> &str {
     let mut words = words.iter().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--data-dir" | "--host" => drop(words.next()),
             flag if flag.starts_with('-') => {}
-            verb => return matches!(verb, "run" | "exec" | "shell" | "connect" | "attach" | "wait"),
+            verb => return verb,
         }
     }
-    false
+    ""
+}
+
+/// The same as [`Command::ends_as_a_program`], by name.
+pub fn ends_as_a_program(verb: &str) -> bool {
+    matches!(verb, "run" | "exec" | "shell" | "connect" | "attach" | "wait")
 }
 
 #[cfg(test)]
@@ -150,11 +147,11 @@ mod tests {
 
     #[test]
     fn the_verb_is_found_behind_flags() {
-        let found = |line: &str| would_end_as_a_program(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert!(found("garth --data-dir /x --json exec"));
-        assert!(found("garth --data-dir=/x wait"));
-        assert!(!found("garth --host exec ls"));
-        assert!(!found("garth rm exec"));
+        let found = |line: &str| verb(&line.split(' ').map(str::to_owned).collect::<Vec<_>>()).to_owned();
+        assert_eq!(found("garth --data-dir /x --json exec"), "exec");
+        assert_eq!(found("garth --data-dir=/x wait"), "wait");
+        assert_eq!(found("garth --host exec ls"), "ls");
+        assert_eq!(found("garth rm exec"), "rm");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Completion of names from the daemon that runs; never starts one, never waits long.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::engine::{
@@ -9,7 +8,8 @@ use clap_complete::engine::{
 };
 use garth_api::{Client, ClientError};
 
-use crate::daemon::{Endpoint, Host};
+use crate::cli::Global;
+use crate::daemon::Endpoint;
 
 /// A shell that waits longer for a completion feels broken.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -60,13 +60,11 @@ fn candidate(name: String, help: String) -> CompletionCandidate {
     CompletionCandidate::new(name).help((!help.is_empty()).then(|| help.into()))
 }
 
-/// The daemon of the command line being completed: its flags come before the environment.
+/// The daemon of the command line being completed.
 fn endpoint() -> Option<Endpoint> {
     let words: Vec<_> = std::env::args_os().collect();
     let flag = |name: &str| words.windows(2).find(|pair| pair[0] == OsStr::new(name)).map(|pair| pair[1].clone());
-    let data_dir = flag("--data-dir").or_else(|| std::env::var_os("GARTH_DATA_DIR"));
-    let host = flag("--host").or_else(|| std::env::var_os("GARTH_HOST"));
-    let host: Option<Host> = host.and_then(|host| host.to_str()?.parse().ok());
-    let data_dir = data_dir.map_or_else(|| PathBuf::from(crate::cli::DATA_DIR), PathBuf::from);
-    Endpoint::of(&data_dir, host.as_ref()).ok()
+    let host = flag("--host").and_then(|host| host.to_str()?.parse().ok());
+    let flags = Global { data_dir: flag("--data-dir").map(Into::into), host, json: false };
+    Endpoint::of(&flags, |name| std::env::var_os(name)).ok()
 }

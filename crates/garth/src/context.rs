@@ -98,6 +98,11 @@ impl Patience {
         Self { repeat, breaks: 0, until: Instant::now() + PATIENCE }
     }
 
+    /// Whether an answer was cut off already.
+    pub const fn broke(&self) -> bool {
+        self.breaks > 0
+    }
+
     /// Whether a request whose answer was cut off may be sent again; counts the times.
     pub fn again(&mut self) -> bool {
         self.breaks += 1;

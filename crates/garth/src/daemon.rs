@@ -6,6 +6,7 @@
 //!    ^------------------ again ---------+   (a lock in the data directory decides races)
 //! ```
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,14 +21,24 @@ use garth_api::Client;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
 /// How long a daemon may take until it answers: it may first have to make its pool, or to find out
 /// what became of a thousand sandboxes.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a daemon keeps everything when nothing else is said.
+const DATA_DIR: &str = "/var/lib/garth";
+
+/// So many daemons in a row that end without a word are enough.
+const DEATHS: u32 = 5;
+
+/// How long a daemon of someone else's may take before another one is tried.
+const OTHERS_TURN: Duration = Duration::from_secs(1);
 
 /// `unix:///path/of/a.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,16 +65,22 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint that the flags name; `data_dir` becomes absolute.
-    pub fn of(data_dir: &Path, host: Option<&Host>) -> Result<Self> {
-        if let Some(Host(socket)) = host {
+    /// The endpoint that the flags name, else the environment, else the default. A host comes before
+    /// a data directory, which becomes absolute.
+    pub fn of(flags: &Global, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let from_environment = |name: &str| environment(name).filter(|value| !value.is_empty());
+        if let Some(Host(socket)) = &flags.host {
             return Ok(Self::Socket(socket.clone()));
         }
-        if data_dir.as_os_str().is_empty() {
-            return Err(Failure::usage("the data directory is empty").hint("unset GARTH_DATA_DIR for the default"));
+        if let (None, Some(host)) = (&flags.data_dir, from_environment("GARTH_HOST")) {
+            let host = host.to_string_lossy().parse::<Host>();
+            return host
+                .map(|Host(socket)| Self::Socket(socket))
+                .map_err(|why| Failure::usage("GARTH_HOST names no socket").hint(why));
         }
-        let absolute = std::path::absolute(data_dir);
-        absolute.map(Self::DataDir).map_err(|error| Failure::io("cannot find the current directory", &error))
+        let data_dir = flags.data_dir.clone().or_else(|| from_environment("GARTH_DATA_DIR").map(PathBuf::from));
+        let absolute = std::path::absolute(data_dir.unwrap_or_else(|| DATA_DIR.into()));
+        absolute.map(Self::DataDir).map_err(|error| Failure::io("cannot find the data directory", &error))
     }
 
     /// A client for it; nothing is connected yet.
@@ -134,7 +151,7 @@ pub struct Reason {
     code: String,
     message: String,
     hint: Option<String>,
-    step: Option<String>,
+    step: Option<Box<str>>,
     cause: Vec<String>,
 }
 
@@ -154,27 +171,36 @@ impl From<Reason> for Failure {
 
 async fn start(dir: &Path) -> Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
-    let reports = spawn(dir)?;
-    let told = timeout(START_TIMEOUT, read_report(reports)).await;
-    match told.map_err(|_| slow(dir))? {
-        Some(Report::Ready) => Ok(()),
-        Some(Report::Taken) => answering(dir, deadline).await,
-        Some(Report::Failed(reason)) => Err(reason.into()),
-        None => Err(Failure::new(Exit::Unreachable, "daemon_start_failed", "the daemon ended as it started")
-            .hint(format!("its log is {}", log(dir).display()))),
+    let mut deaths = 0;
+    while Instant::now() < deadline {
+        let told = timeout_at(deadline, read_report(spawn(dir)?)).await;
+        match told.map_err(|_| slow(dir))? {
+            Some(Report::Ready) => return Ok(()),
+            Some(Report::Taken) if answers(dir).await => return Ok(()),
+            // Whoever had the directory may have died since.
+            Some(Report::Taken) => {}
+            Some(Report::Failed(reason)) => return Err(reason.into()),
+            None => deaths += 1,
+        }
+        if deaths == DEATHS {
+            return Err(Failure::new(Exit::Unreachable, "daemon_start_failed", "the daemon ended as it started")
+                .hint(format!("its log is {}", log(dir).display())));
+        }
     }
+    Err(slow(dir))
 }
 
-/// Someone else's daemon is starting: wait until it answers.
-async fn answering(dir: &Path, deadline: Instant) -> Result<()> {
+/// Whether the daemon that someone else is starting answers within a while.
+async fn answers(dir: &Path) -> bool {
     let socket = socket(dir);
-    while Instant::now() < deadline {
+    let until = Instant::now() + OTHERS_TURN;
+    while Instant::now() < until {
         if tokio::net::UnixStream::connect(&socket).await.is_ok() {
-            return Ok(());
+            return true;
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Err(slow(dir))
+    false
 }
 
 fn slow(dir: &Path) -> Failure {
@@ -208,7 +234,7 @@ fn spawn(dir: &Path) -> Result<OwnedFd> {
 }
 
 /// The daemon lives long and serves everyone: it gets none of the first user's secrets.
-fn kept_environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
+fn kept_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| {
         let name = name.to_string_lossy();
         matches!(&*name, "PATH" | "HOME" | "LANG" | "TMPDIR" | "RUST_LOG" | "RUST_BACKTRACE")
@@ -237,10 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn a_host_wins_over_a_data_directory() {
-        let host = Host("/x.sock".into());
-        assert_eq!(Endpoint::of(Path::new("/d"), Some(&host)), Ok(Endpoint::Socket("/x.sock".into())));
-        assert_eq!(Endpoint::of(Path::new("/d"), None), Ok(Endpoint::DataDir("/d".into())));
+    fn flags_come_before_the_environment_and_a_host_before_a_directory() {
+        let flags = |data_dir: Option<&str>, host: Option<&str>| Global {
+            data_dir: data_dir.map(Into::into),
+            host: host.map(|path| Host(path.into())),
+            json: false,
+        };
+        let both = |name: &str| match name {
+            "GARTH_HOST" => Some("unix:///env.sock".into()),
+            "GARTH_DATA_DIR" => Some("/env".into()),
+            _ => None,
+        };
+        let none = |_: &str| None;
+        assert_eq!(Endpoint::of(&flags(None, Some("/x.sock")), both), Ok(Endpoint::Socket("/x.sock".into())));
+        assert_eq!(Endpoint::of(&flags(Some("/d"), None), both), Ok(Endpoint::DataDir("/d".into())));
+        assert_eq!(Endpoint::of(&flags(None, None), both), Ok(Endpoint::Socket("/env.sock".into())));
+        assert_eq!(Endpoint::of(&flags(None, None), none), Ok(Endpoint::DataDir(DATA_DIR.into())));
+        let empty = |_: &str| Some(OsString::new());
+        assert_eq!(Endpoint::of(&flags(None, None), empty), Ok(Endpoint::DataDir(DATA_DIR.into())));
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ pub struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<String>,
+    pub step: Option<Box<str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cause: Vec<String>,
 }
@@ -71,9 +71,7 @@ impl Failure {
     pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
-            let text = error.to_string();
-            // The number says nothing to whoever reads the words.
-            self.cause.push(text.split(" (os error ").next().unwrap_or_default().to_owned());
+            self.cause.push(words(&error.to_string()));
             next = error.source();
         }
         self
@@ -107,9 +105,17 @@ impl From<ApiError> for Failure {
             code: error.code.as_str().into(),
             message: error.message,
             hint: error.hint,
-            step: error.step,
-            cause: error.cause,
+            step: error.step.map(Into::into),
+            cause: error.cause.iter().map(|cause| words(cause)).collect(),
         }
+    }
+}
+
+/// A cause without the number of the system's error, which says nothing beside its words.
+fn words(cause: &str) -> String {
+    match cause.rsplit_once(" (os error ") {
+        Some((words, number)) if number.ends_with(')') => words.to_owned(),
+        _ => cause.to_owned(),
     }
 }
 
@@ -138,7 +144,7 @@ mod tests {
     fn a_failure_says_what_why_where_and_what_to_try() {
         let mut failure: Failure =
             ApiError::new(ErrorCode::StartFailed, "starting web failed").hint("garth doctor").into();
-        failure.step = Some("mount /proc".to_owned());
+        failure.step = Some("mount /proc".into());
         failure.cause = vec!["Operation not permitted".to_owned()];
         assert_eq!(
             failure.text(),

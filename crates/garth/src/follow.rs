@@ -171,7 +171,8 @@ fn attach(id: &str, since: u64, follow: bool) -> AttachRequest {
     AttachRequest { id: id.to_owned(), since_offset: Some(since), follow, ..AttachRequest::default() }
 }
 
-fn lost() -> Ended {
+/// The end of a process whose sandbox went away.
+pub fn lost() -> Ended {
     Ended { reason: EndReason::Lost.into(), ..Ended::default() }
 }
 

@@ -37,9 +37,9 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, FromArgMatches as _, parser::ValueSource};
+use clap::{CommandFactory as _, Parser as _};
 
-use cli::{Cli, Command, Global};
+use cli::{Cli, Command};
 use context::{Context, Format};
 use daemon::Endpoint;
 use exit::Exit;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     if std::env::var_os("COMPLETE").is_some() {
         clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     }
-    let cli = match parse() {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(misused(&error)),
     };
@@ -62,19 +62,6 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Parses the command line. A data directory given as a flag wins over a host from the environment.
-fn parse() -> std::result::Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
-    let verb = matches.subcommand().map_or(&matches, |(_, verb)| verb);
-    let is_flag = |id| verb.value_source(id) == Some(ValueSource::CommandLine);
-    let data_dir_wins = is_flag("data_dir") && !is_flag("host");
-    let mut cli = Cli::from_arg_matches(&matches)?;
-    if data_dir_wins {
-        cli.global.host = None;
-    }
-    Ok(cli)
-}
-
 /// Prints what is wrong with the command line, or the help that was asked for.
 fn misused(error: &clap::Error) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -82,9 +69,10 @@ fn misused(error: &clap::Error) -> u8 {
         return 0;
     }
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let program = cli::would_end_as_a_program(&words);
+    let verb = cli::verb(&words);
     let dashes = words.iter().any(|word| word == "--");
-    let hint = (program && !dashes).then_some("the command comes after --, as in: garth exec NAME -- ls -l");
+    let hint = (matches!(verb, "run" | "exec") && !dashes)
+        .then_some("the command comes after --, as in: garth exec NAME -- ls -l");
     let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     if json {
         let text = error.render().to_string();
@@ -97,12 +85,11 @@ fn misused(error: &clap::Error) -> u8 {
             eprintln!("  hint: {hint}");
         }
     }
-    if program { Exit::Ours.code() } else { Exit::Usage.code() }
+    if cli::ends_as_a_program(verb) { Exit::Ours.code() } else { Exit::Usage.code() }
 }
 
 fn run(cli: Cli, format: Format) -> Result<u8> {
-    let Global { data_dir, host, .. } = &cli.global;
-    let endpoint = Endpoint::of(data_dir, host.as_ref())?;
+    let endpoint = Endpoint::of(&cli.global, |name| std::env::var_os(name))?;
     match cli.command {
         Command::Serve(args) => commands::serve::run(&endpoint, &args),
         Command::Completion(args) => commands::completion::run(&args),

@@ -78,8 +78,8 @@ pub struct ProcessOptions {
     /// Give it no terminal, whatever there is here
     #[arg(long)]
     pub no_tty: bool,
-    /// Leave it running and print its id
-    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    /// Leave it running and print its id; with -i or -t, attach gives it input later
+    #[arg(long, short)]
     pub detach: bool,
     #[command(flatten)]
     pub place: PlaceOptions,

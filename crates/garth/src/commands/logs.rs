@@ -40,7 +40,7 @@ pub enum Only {
 }
 
 pub async fn run(context: &Context, args: Logs) -> Result<u8> {
-    let agent = Agent::of(context, &args.project.name, Start::OnDemand);
+    let agent = Agent::of(context, &args.project.name, Start::Once);
     let mut follower = Follower::attach(&agent, &args.process, args.since_offset, args.follow).await?;
     let only = args.only.map(|only| match only {
         Only::Stdout => Stream::Stdout,

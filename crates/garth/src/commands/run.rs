@@ -64,7 +64,9 @@ pub async fn run(context: &Context, args: Run) -> Result<u8> {
 async fn project(context: &Context, args: &Run) -> Result<Project> {
     let wanted =
         CreateProject { name: args.name.clone(), ephemeral: args.rm, spec: args.spec.spec(&args.process.place) };
-    let made = context.ask(Repeat::Unsafe, async |client| client.create(&wanted).await).await;
+    // One that is made up and ephemeral and that nobody was told of goes by itself.
+    let repeat = if args.rm && args.name.is_none() { Repeat::Safe } else { Repeat::Unsafe };
+    let made = context.ask(repeat, async |client| client.create(&wanted).await).await;
     let (Err(failure), Some(name), false) = (&made, &args.name, args.rm) else { return made };
     if failure.code != "already_exists" {
         return made;

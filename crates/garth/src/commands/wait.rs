@@ -5,6 +5,7 @@ use crate::agent::{Agent, Start};
 use crate::context::{Context, Format};
 use crate::events::{ended_json, exit_code};
 use crate::failure::{Failure, Result};
+use crate::follow::lost;
 use crate::options::OneProject;
 use crate::output;
 
@@ -18,12 +19,14 @@ pub struct Wait {
 }
 
 pub async fn run(context: &Context, args: Wait) -> Result<u8> {
-    let agent = Agent::of(context, &args.project.name, Start::OnDemand);
+    let agent = Agent::of(context, &args.project.name, Start::Once);
     let request = WaitRequest { id: args.process, ..WaitRequest::default() };
-    let answer = agent.ask(async |agent| agent.wait(request.clone()).await).await?.into_owned();
-    let Some(ended) = answer.ended.into_option() else {
-        return Err(Failure::protocol("the agent answered without how the process ended"));
+    let ended = match agent.ask(async |agent| agent.wait(request.clone()).await).await {
+        Ok(answer) => answer.into_owned().ended.into_option(),
+        Err(failure) if failure.code == "not_running" => Some(lost()),
+        Err(failure) => return Err(failure),
     };
+    let ended = ended.ok_or_else(|| Failure::protocol("the agent answered without how the process ended"))?;
     if context.format == Format::Json {
         output::json_line(&ended_json(&ended))?;
     }

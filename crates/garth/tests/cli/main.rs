@@ -1,9 +1,14 @@
 //! What the command line prints and how it ends: exit code, standard output and standard error as snapshots
-//! (`SNAPSHOTS=overwrite cargo test -p garth --test cli` takes new ones; read the difference).
+//! (`SNAPSHOTS=overwrite cargo test -p garth --test cli` takes new ones; read the difference). Needs root.
 
 #[path = "../support/yard.rs"]
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
+mod completion;
+mod daemon;
+mod processes;
+mod projects;
 mod snapshot;
+mod terminal;
 mod usage;

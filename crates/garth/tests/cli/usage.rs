@@ -222,14 +222,17 @@ fn a_data_directory_flag_wins_over_a_host_of_the_environment() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_garth"));
     command.args(["ls", "--data-dir", &long]).env_clear().env("GARTH_HOST", "unix:///nonexistent/garth.sock");
     let done = crate::yard::finish(&mut command, b"");
-    assert_data_eq!(crate::snapshot::seen(&done, &[(&long, "[LONG]")]), str![[r#"
+    assert_data_eq!(
+        crate::snapshot::seen(&done, &[(&long, "[LONG]")]),
+        str![[r#"
 exit 7
 --- stdout
 --- stderr
 garth: no daemon answers at [LONG]/garth.sock: path must be shorter than SUN_LEN
   hint: a socket's path has at most 107 bytes: use a shorter one
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
