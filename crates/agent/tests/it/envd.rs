@@ -48,7 +48,7 @@ async fn stream(agent: &Agent, method: &str, headers: &[(&str, &str)], message: 
 
 /// `commands.run` of the SDKs.
 fn command(script: &str) -> Value {
-    json!({ "process": { "cmd": "/bin/bash", "args": ["-l", "-c", script], "envs": {} }, "stdin": false })
+    json!({ "process": { "cmd": "/bin/bash", "args": ["-l", "-c", script], "envs": { "HOME": "/" } }, "stdin": false })
 }
 
 fn joined(messages: &[Value], stream: &str) -> String {
