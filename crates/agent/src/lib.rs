@@ -85,6 +85,7 @@ struct Shared {
 /// so nothing else in this process may wait for children.
 pub fn serve(agent: Agent) -> Result<(), ServeError> {
     let Agent { listener, state_dir, config } = agent;
+    garth_kernel::allocator::keep_little();
     // Orphans of killed supervisors come here also when this is not PID 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| at("subreaper")(error.into()))?;

@@ -19,6 +19,13 @@ pub fn read() -> UsageResponse {
     }
 }
 
+/// Whether there is room for a command and some children of its own below the limit on processes: a quarter of the
+/// limit, at most 16. True where the sandbox cannot see its limit.
+pub fn has_room_for_processes() -> bool {
+    let limit = first(&["pids.max", "pids/pids.max"]);
+    limit == 0 || first(&["pids.current", "pids/pids.current"]) + 16.min(limit / 4) <= limit
+}
+
 /// The number in the first of these files that has one; `max` is none.
 fn first(files: &[&str]) -> u64 {
     files.iter().find_map(|file| cgroup(file)?.trim().parse().ok()).unwrap_or(0)

@@ -21,7 +21,7 @@ use super::ring::{Chunk, Keep, Segment};
 use crate::lock;
 
 /// Bytes in memory at which the process waits for the disk.
-pub const TAIL: usize = 128 << 10;
+pub const TAIL: usize = 512 << 10;
 /// Bytes that a reader takes from disk at once.
 const BATCH: usize = 256 << 10;
 

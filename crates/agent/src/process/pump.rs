@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use garth_kernel::supervise::{Exit, Report, Supervisor};
 use garth_protocol::agent::{EndReason, Ended, Stream};
 use rustix::io::Errno;
@@ -76,12 +76,9 @@ impl Source {
 fn read_piece(fd: &OwnedFd) -> io::Result<Bytes> {
     let there = rustix::io::ioctl_fionread(fd).unwrap_or(0);
     let size = usize::try_from(there).unwrap_or(PIECE).clamp(1, PIECE);
-    let mut buffer = BytesMut::zeroed(size);
-    match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut buffer[..])) {
-        Ok(count) => {
-            buffer.truncate(count);
-            Ok(buffer.freeze())
-        }
+    let mut buffer = Vec::with_capacity(size);
+    match rustix::io::retry_on_intr(|| rustix::io::read(fd, rustix::buffer::spare_capacity(&mut buffer))) {
+        Ok(_) => Ok(buffer.into()),
         // A terminal whose last user closed it (pty(7)).
         Err(Errno::IO) => Ok(Bytes::new()),
         Err(error) => Err(error.into()),

@@ -25,6 +25,7 @@ use super::store::Store;
 use super::{Attachment, Facts, Failure, Input, Orphan, Process, Request, Size};
 use crate::lock;
 use crate::readiness::watch;
+use crate::usage;
 use crate::users::Users;
 
 /// Prune the disk after so many ends.
@@ -111,13 +112,16 @@ impl Processes {
 
     /// Starts a process; returns when its program runs.
     ///
-    /// At the sandbox's limit on processes it waits for a place, so that what just ended, or is about to, does not
+    /// At the sandbox's limit on processes it waits for room, so that what just ended, or is about to, does not
     /// refuse the next command; under a fork bomb it gives up after [`PLACE_WITHIN`].
     pub async fn start(self: &Arc<Self>, request: Request) -> Result<Arc<Process>, StartError> {
         let begun = Instant::now();
         loop {
             match self.try_start(request.clone()).await {
                 Err(StartError::Failed(failure)) if failure.is_of_resources() && begun.elapsed() < PLACE_WITHIN => {
+                    while !usage::has_room_for_processes() && begun.elapsed() < PLACE_WITHIN {
+                        tokio::time::sleep(PLACE_RETRY).await;
+                    }
                     tokio::time::sleep(PLACE_RETRY).await;
                 }
                 other => return other,

@@ -14,7 +14,7 @@ use super::ring::{Keep, Ring};
 /// How long output waits for more of it before it goes to disk.
 const LINGER: Duration = Duration::from_millis(20);
 /// Output in memory at which it does not wait.
-const MUCH: usize = 32 << 10;
+const MUCH: usize = 64 << 10;
 /// When a disk that refused is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long a process on a full disk waits for a reader that does not read.
