@@ -41,7 +41,39 @@ pub fn probe() -> Findings {
         detail: found.detail,
         fix: found.fix.map(str::to_owned),
     });
-    Findings { runtime: runtime.collect(), storage: Vec::new(), network: Vec::new() }
+    let network = garth_network::Network::probe().into_iter().map(|found| Finding {
+        name: found.name.to_owned(),
+        ok: found.ok,
+        detail: found.detail,
+        fix: found.fix,
+    });
+    Findings { runtime: runtime.collect(), storage: vec![btrfs(), mkfs()], network: network.collect() }
+}
+
+fn btrfs() -> Finding {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    match known.lines().any(|line| line.trim_start_matches("nodev").trim() == "btrfs") {
+        true => Finding::fine("btrfs", "the kernel has it: disks have hard limits and instant copies"),
+        false => Finding {
+            name: "btrfs".to_owned(),
+            ok: false,
+            detail: "this kernel has no btrfs loaded: disks have no limits (overlay driver)".to_owned(),
+            fix: Some("modprobe btrfs".to_owned()),
+        },
+    }
+}
+
+fn mkfs() -> Finding {
+    let dirs = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
+    match dirs.iter().map(|dir| std::path::Path::new(dir).join("mkfs.btrfs")).find(|path| path.exists()) {
+        Some(path) => Finding::fine("mkfs.btrfs", path.display().to_string()),
+        None => Finding {
+            name: "mkfs.btrfs".to_owned(),
+            ok: false,
+            detail: "not installed; a pool file cannot be made".to_owned(),
+            fix: Some("apt-get install btrfs-progs".to_owned()),
+        },
+    }
 }
 
 /// What a runtime lacks by itself, whatever the machine has; `None` for one that this version has.

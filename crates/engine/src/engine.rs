@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use garth_spec::{ImageConfig, ImageName, ProjectName, ProjectSpec, ProjectState};
+use garth_spec::{ImageConfig, ImageName, Network, ProjectName, ProjectSpec, ProjectState};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
@@ -169,10 +169,12 @@ impl Engine {
         self.check_open()?;
         let (task, entry) = self.claim(&new)?;
         tokio::spawn(task.run());
-        entry.ask(Request::Create).await?;
-        if entry.ephemeral {
-            holds::expect_first(&self.shared, &entry);
+        if new.spec.network == Network::Internet {
+            // While the disk is made: on a fresh host both take a while.
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.local.prepare_network());
         }
+        entry.ask(Request::Create).await?;
         Ok(entry.view().project)
     }
 

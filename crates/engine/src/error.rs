@@ -221,6 +221,7 @@ impl ErrorKind {
             Self::NoSpace => "free space on the host's disk, or remove projects and images".to_owned(),
             Self::StoreNewer { .. } => "use the version of garth that last ran here, or a later one".to_owned(),
             Self::TaskLost => "this is a mistake in garth: please report it with the daemon's log".to_owned(),
+            Self::DataDir(_) => "the daemon runs as root and needs a directory that it can write".to_owned(),
             Self::Contended(_) | Self::Closing => "try again".to_owned(),
             _ => return None,
         })

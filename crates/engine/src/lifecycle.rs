@@ -1,7 +1,7 @@
 //! The steps of each operation, in order, with what undoes them. They block, and run one project's
 //! operation at a time; after each step stands the name by which a test kills the daemon there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garth_spec::{Handler, ImageName, ProjectSpec, Runtime, SandboxId, Transition};
 use jiff::Timestamp;
@@ -92,11 +92,14 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
 }
 
 fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Live, Error> {
+    let begun = Instant::now();
     let lease = shared.local.lease(id, project.spec.network).map_err(|error| error.step("network"))?;
     fault::reach(Point::StartLeased);
+    let leased = begun.elapsed();
     let (record, addresses) = (lease.record.clone(), lease.addresses);
     let live = shared.local.start(Order { id, project, lease })?;
     fault::reach(Point::StartStarted);
+    let started = begun.elapsed();
     let mut running = project.clone();
     running.step(Transition::Ready)?;
     running.started_at = Some(Timestamp::now());
@@ -110,6 +113,7 @@ fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Liv
         return Err(error);
     }
     fault::reach(Point::StartCommitted);
+    tracing::debug!(project = %project.name, %id, ?leased, ?started, stored = ?begun.elapsed(), "started");
     *project = running;
     Ok(live)
 }
@@ -126,11 +130,9 @@ fn give_up(shared: &Shared, project: &mut Project, id: SandboxId, error: &Error)
 
 /// Notes that the sandbox is to end.
 pub(crate) fn begin_stop(shared: &Shared, project: &mut Project) -> Result<(), Error> {
-    let mut stopping = project.clone();
-    stopping.step(Transition::Stop)?;
-    shared.store.save(&stopping, Crash)?;
+    project.step(Transition::Stop)?;
+    note(shared, project);
     fault::reach(Point::StopRecorded);
-    *project = stopping;
     Ok(())
 }
 
@@ -152,13 +154,19 @@ pub(crate) fn finish_stop(
         shared.local.release(id).map_err(|error| doing(error.step("network"), project))?;
     }
     fault::reach(Point::StopReleased);
-    let mut stopped = project.clone();
-    stopped.step(Transition::Gone)?;
-    stopped.end(reason, detail);
-    shared.store.save(&stopped, Crash).map_err(|error| doing(error, project))?;
+    project.step(Transition::Gone)?;
+    project.end(reason, detail);
+    note(shared, project);
     fault::reach(Point::StopCommitted);
-    *project = stopped;
     Ok(())
+}
+
+/// Saves what the next daemon would find out by itself. A store that cannot be written, on a full
+/// disk above all, must not keep anyone from stopping sandboxes.
+fn note(shared: &Shared, project: &Project) {
+    if let Err(error) = shared.store.save(project, Crash) {
+        tracing::warn!(project = %project.name, error = error.chain(), "the store is behind");
+    }
 }
 
 fn how_it_died(live: &Live) -> Option<String> {
@@ -207,7 +215,14 @@ pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error
     if project.state != garth_spec::ProjectState::Removing {
         let mut removing = project.clone();
         removing.step(Transition::Remove)?;
-        shared.store.save(&removing, removing.durability()).map_err(|error| doing(error, project))?;
+        match shared.store.save(&removing, removing.durability()) {
+            // Removing is how room is made. Killed between here and the end, it leaves a project
+            // that says that its disk is missing, and that can be removed.
+            Err(error) if *error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(project = %project.name, error = error.chain(), "removing it all the same");
+            }
+            saved => saved.map_err(|error| doing(error, project))?,
+        }
         *project = removing;
     }
     fault::reach(Point::RemoveRecorded);

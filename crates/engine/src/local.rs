@@ -193,6 +193,11 @@ impl Local {
         driver!(self, local => local.lease(id, network))
     }
 
+    /// Sets up what the first lease would wait for; whether it works, the first lease tells.
+    pub(crate) fn prepare_network(&self) {
+        driver!(self, local => local.prepare_network())
+    }
+
     pub(crate) fn release(&self, id: SandboxId) -> Result<(), Error> {
         driver!(self, local => local.release(id))
     }

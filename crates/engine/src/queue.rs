@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
+use crate::holds;
 use crate::lifecycle;
 use crate::local::Live;
 use crate::project::{EndedReason, Project};
@@ -159,6 +160,12 @@ impl Task {
     async fn create(&mut self) -> Result<(), Error> {
         let created = self.blocking(|shared, project| lifecycle::create(shared, project)).await;
         self.publish();
+        if created.is_ok()
+            && self.project.ephemeral
+            && let Ok(entry) = self.shared.registry.find(&self.project.name)
+        {
+            holds::expect_first(&self.shared, &entry);
+        }
         created
     }
 

@@ -154,7 +154,8 @@ fn settle_disks(local: &Local, store: &Store, projects: &mut Vec<(Project, Optio
             local.remove_disk(id)?;
             continue;
         }
-        // Rows come first and go last, so this store is older than the pool: someone restored it.
+        // Rows come first and go last: this store is older than the pool, because someone restored it or because
+        // the power went a moment after the disk was made.
         let project = adopted(id, local.images()?.into_iter().find(|stored| stored.id == image));
         tracing::warn!(%id, name = %project.name, "a disk that the store does not know is a project again");
         store.insert(&project)?;

@@ -84,10 +84,10 @@ impl Store {
         self.all("SELECT * FROM images", rows::image)
     }
 
-    /// Adds a project. One that stays is on the host's disk before its own disk is made, so a disk
-    /// without a row is never the trace of a power cut.
+    /// Adds a project that is being made. A power cut may forget it, and leave an empty disk that
+    /// comes back as a project; it is durable once it is made.
     pub(crate) fn insert(&self, project: &Project) -> Result<(), Error> {
-        self.write(project.durability(), |connection| rows::insert_project(connection, project))
+        self.write(Durability::Crash, |connection| rows::insert_project(connection, project))
     }
 
     /// Writes what changed in a project.
@@ -95,9 +95,9 @@ impl Store {
         self.write(durability, |connection| rows::update_project(connection, project))
     }
 
-    /// Forgets a project.
+    /// Forgets a project. After a power cut it may still be there, being removed.
     pub(crate) fn delete(&self, project: &Project) -> Result<(), Error> {
-        self.write(project.durability(), |connection| {
+        self.write(Durability::Crash, |connection| {
             connection.prepare_cached("DELETE FROM projects WHERE id = ?1")?.execute(params![project.id.to_string()])
         })
     }
@@ -141,7 +141,7 @@ impl Store {
             change(&connection)
         };
         let changed = run().map_err(|error| failed(&self.path, error))?;
-        if durability == Durability::PowerCut && changed > 0 {
+        if changed > 0 && durability == Durability::PowerCut {
             self.backups.note_change();
         }
         self.backups.note_write();

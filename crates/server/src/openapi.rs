@@ -7,7 +7,8 @@ use crate::routes::agent;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Garth", description = "Sandboxes for agents' projects, on one machine or a cluster."),
-    paths(agent::proxy)
+    paths(agent::proxy),
+    components(schemas(garth_api::ImageFormat))
 )]
 struct Base;
 

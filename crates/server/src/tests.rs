@@ -2,4 +2,5 @@
 
 mod agent;
 mod bad_input;
+mod contract;
 mod scene;

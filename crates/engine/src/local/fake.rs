@@ -175,6 +175,8 @@ impl Fake {
         Ok(Lease { netns: None, record: Some(LeaseRecord::Fake(id)), addresses, resolv_conf: None })
     }
 
+    pub(super) fn prepare_network(&self) {}
+
     pub(super) fn release(&self, id: SandboxId) -> Result<(), Error> {
         self.act("release", |world| {
             if world.sandboxes.contains_key(&id) {

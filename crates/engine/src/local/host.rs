@@ -7,6 +7,7 @@ mod sandbox;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, 
 use crate::doctor::{Finding, Findings};
 use crate::error::{Error, ErrorKind};
 use crate::images::{ImageEntry, ImageFormat};
+use crate::project::random_bits;
 use failure::Explain as _;
 pub(crate) use sandbox::HostSandbox;
 
@@ -40,6 +42,7 @@ pub(crate) struct Host {
     /// Opened again when it could not be: what it lacks may have been installed.
     pool: Mutex<Option<Pool>>,
     network: garth_network::Network,
+    prepared: AtomicBool,
     /// Gone once the host is closed.
     sandboxes: RwLock<Option<Arc<Sandboxes>>>,
     host_image: Mutex<Option<(ImageId, Instant)>>,
@@ -55,11 +58,14 @@ impl Host {
         tracing::debug!(tag, "this is how what is ours on this host is named");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
         let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
+        let sandboxes = Sandboxes::open(sandboxes).explain();
+        let sandboxes = sandboxes.map_err(|error| error.doing(|| "cannot prepare for sandboxes".to_owned()))?;
         let host = Self {
             data_dir,
             pool: Mutex::default(),
             network,
-            sandboxes: RwLock::new(Some(Arc::new(Sandboxes::open(sandboxes).explain()?))),
+            prepared: false.into(),
+            sandboxes: RwLock::new(Some(Arc::new(sandboxes))),
             host_image: Mutex::default(),
         };
         if let Err(error) = host.pool() {
@@ -181,6 +187,17 @@ impl Host {
             resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
             netns: Some(lease.netns),
         })
+    }
+
+    pub(super) fn prepare_network(&self) {
+        if self.prepared.swap(true, Relaxed) {
+            return;
+        }
+        // No sandbox has this id, so should the daemon die here, the next one takes the lease back.
+        let id = SandboxId::from_bits(random_bits());
+        if self.network.lease(id).is_ok() {
+            self.network.release(id);
+        }
     }
 
     pub(super) fn release(&self, id: SandboxId) -> Result<(), Error> {

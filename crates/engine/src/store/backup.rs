@@ -83,6 +83,7 @@ impl Backups {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(data_dir(error)),
             _ => {}
         }
+        schema::make_private(draft).map_err(data_dir)?;
         let run = || -> rusqlite::Result<()> {
             let connection = Connection::open(&self.store)?;
             connection.execute("VACUUM INTO ?1", params![draft.to_string_lossy()])?;

@@ -1,4 +1,5 @@
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(super) fn make(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(data_dir(error)),
         _ => {}
     }
+    make_private(&draft).map_err(data_dir)?;
     let connection = Connection::open(&draft).map_err(|error| failed(&draft, error))?;
     migrate(&connection, &draft)?;
     connection.close().map_err(|(_, error)| failed(&draft, error))?;
@@ -72,6 +74,12 @@ pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<(), Error>
             .map_err(fail)?;
     }
     Ok(())
+}
+
+/// An empty file that only we can read: projects' environments may hold secrets. SQLite gives the
+/// files beside it the same mode.
+pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
 pub(super) fn sync(path: &Path) -> std::io::Result<()> {

@@ -103,6 +103,16 @@ fn a_missing_store_with_a_backup_is_not_begun_anew() {
 }
 
 #[test]
+fn no_one_else_can_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, _) = filled();
+    let _open = open(dir.path());
+    for file in fs::read_dir(dir.path()).expect("list").flatten() {
+        assert_eq!(file.metadata().expect("file").permissions().mode() & 0o077, 0, "{}", file.path().display());
+    }
+}
+
+#[test]
 fn a_half_made_store_is_begun_again() {
     let dir = tempfile::tempdir().expect("dir");
     fs::write(dir.path().join("store.db.new"), b"half").expect("write");

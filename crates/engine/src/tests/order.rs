@@ -297,7 +297,9 @@ async fn put(scene: Arc<Scene>, ask: Ask) {
             let change = |spec: &ProjectSpec| ProjectSpec { labels: [("k".into(), "v".into())].into(), ..spec.clone() };
             drop(engine.change(&named(NAMES[i]), change).await);
         }
-        Ask::Die => scene.host.change(|world| drop(world.sandboxes.pop_first())),
+        Ask::Die => {
+            scene.host.change(|world| world.sandboxes.pop_first());
+        }
         Ask::Import(i) => {
             drop(engine.import(NAMES[i].parse().expect("name"), ImageFormat::Tar, std::io::empty()).await);
         }

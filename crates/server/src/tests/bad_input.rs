@@ -36,7 +36,7 @@ async fn what_makes_no_sense_is_refused_by_what_is_wrong_with_it_and_leaves_noth
         (r#"{"name": "раypal"}"#, "look-alikes"),
         (r#"{"spec": {"netwrok": "none"}}"#, "unknown field `netwrok`"),
         (r#"{"spec": {"runtime": "docker"}}"#, "unknown variant `docker`"),
-        (r#"{"spec": {"limits": {"memory": 0}}}"#, "byte"),
+        (r#"{"spec": {"limits": {"memory": 0}}}"#, "not a size"),
         (r#"{"spec": {"limits": {"memory": -1}}}"#, "invalid"),
         (r#"{"spec": {"limits": {"memory": 1e99}}}"#, "invalid"),
         (r#"{"spec": {"limits": {"memory": 4096}}}"#, "16 MiB and above"),
