@@ -1,4 +1,5 @@
 //! Every unsafe block and raw system call of Garth, behind safe types.
+pub mod allocator;
 pub mod btrfs;
 pub mod conntrack;
 pub mod descriptors;
