@@ -29,8 +29,8 @@ points! {
     CreateDiskMade = "create.disk_made",
     /// The project is there; no one was told.
     CreateCommitted = "create.committed",
-    /// The store says starting.
-    StartRecorded = "start.recorded",
+    /// A start is decided; the store does not know.
+    StartBegun = "start.begun",
     /// The sandbox has its addresses.
     StartLeased = "start.leased",
     /// The sandbox runs and the store does not know.

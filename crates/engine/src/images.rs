@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use garth_spec::{ImageConfig, ImageId, ImageName};
 use jiff::Timestamp;
@@ -61,8 +61,10 @@ pub enum ImageFormat {
 /// The images by name, and the names that imports under way have taken.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
+    /// Held for moments only: readers are on the thread that serves everyone.
+    known: Mutex<BTreeMap<ImageName, ImageEntry>>,
     /// Held for reading while a disk is made from an image, for writing while one is forgotten.
-    known: RwLock<BTreeMap<ImageName, ImageEntry>>,
+    used: RwLock<()>,
     importing: Mutex<BTreeSet<ImageName>>,
     building: Mutex<()>,
 }
@@ -70,17 +72,17 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn new(entries: Vec<ImageEntry>) -> Self {
         let known = entries.into_iter().map(|image| (image.name.clone(), image)).collect();
-        Self { known: RwLock::new(known), ..Self::default() }
+        Self { known: Mutex::new(known), ..Self::default() }
     }
 
     /// Every image, by name.
     pub(crate) fn list(&self) -> Vec<ImageEntry> {
-        self.read().values().cloned().collect()
+        lock(&self.known).values().cloned().collect()
     }
 
     /// One image.
     pub(crate) fn find(&self, name: &ImageName) -> Option<ImageEntry> {
-        self.read().get(name).cloned()
+        lock(&self.known).get(name).cloned()
     }
 
     /// Does something with an image that must not go meanwhile.
@@ -89,8 +91,8 @@ impl Images {
         name: &ImageName,
         act: impl FnOnce(&ImageEntry) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let known = self.read();
-        act(known.get(name).ok_or_else(|| ErrorKind::NoImage(name.clone()))?)
+        let _stays = self.used.read().unwrap_or_else(PoisonError::into_inner);
+        act(&self.find(name).ok_or_else(|| ErrorKind::NoImage(name.clone()))?)
     }
 
     /// Makes sure that the built-in image is there and is of this machine as it is now.
@@ -108,14 +110,14 @@ impl Images {
             size: made.size,
             created_at: Timestamp::now(),
         };
-        let mut known = self.write();
+        let _unused = self.used.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = have {
             // Its files stay until a restart finds that no one knows them: disks may still read them.
             store.delete_image(&old)?;
         }
         store.insert_image(&image)?;
         fault::reach(Point::ImportCommitted);
-        known.insert(name, image);
+        lock(&self.known).insert(name, image);
         Ok(())
     }
 
@@ -145,25 +147,23 @@ impl Images {
         }
         recorded?;
         fault::reach(Point::ImportCommitted);
-        self.write().insert(name.clone(), image.clone());
+        lock(&self.known).insert(name.clone(), image.clone());
         Ok(image)
     }
 
     /// Forgets an image, then deletes its files.
     pub(crate) fn remove(&self, local: &Local, store: &Store, name: &ImageName) -> Result<(), Error> {
-        let mut known = self.write();
-        let image = known.get(name).ok_or_else(|| ErrorKind::NoImage(name.clone()))?;
+        let _unused = self.used.write().unwrap_or_else(PoisonError::into_inner);
+        let image = self.find(name).ok_or_else(|| ErrorKind::NoImage(name.clone()))?;
         if image.source == ImageSource::Builtin {
             return Err(ErrorKind::ImageBuiltIn(name.clone()).into());
         }
-        local.check_image_unused(image)?;
-        store.delete_image(image)?;
+        local.check_image_unused(&image)?;
+        store.delete_image(&image)?;
         fault::reach(Point::ForgetRecorded);
-        let id = image.id;
-        known.remove(name);
-        drop(known);
+        lock(&self.known).remove(name);
         // A failure leaves files that no one knows; the next start of the daemon takes them away.
-        local.remove_image(id)?;
+        local.remove_image(image.id)?;
         fault::reach(Point::ForgetRemoved);
         Ok(())
     }
@@ -173,20 +173,11 @@ impl Images {
             return Err(ErrorKind::ImageBuiltIn(name.clone()).into());
         }
         let taken = || Error::from(ErrorKind::ImageExists(name.clone()));
-        let known = self.read();
         let mut importing = lock(&self.importing);
-        if known.contains_key(name) || !importing.insert(name.clone()) {
+        if lock(&self.known).contains_key(name) || !importing.insert(name.clone()) {
             return Err(taken());
         }
         Ok(Claim { images: self, name: name.clone() })
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<ImageName, ImageEntry>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<ImageName, ImageEntry>> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

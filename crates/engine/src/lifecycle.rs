@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use garth_spec::{Handler, ImageName, ProjectSpec, Runtime, SandboxId, Transition};
+use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
@@ -43,7 +43,7 @@ pub(crate) fn create(shared: &Shared, project: &mut Project) -> Result<(), Error
         shared.store.save(project, project.durability())
     });
     if let Err(error) = made {
-        project.state = garth_spec::ProjectState::Creating;
+        project.state = ProjectState::Creating;
         let undone = shared.local.remove_disk(project.id).and_then(|()| shared.store.delete(project));
         if let Err(left) = undone {
             tracing::error!(project = %project.name, error = left.chain(), "the next start of the daemon undoes this");
@@ -80,11 +80,10 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         lease: None,
         addresses: None,
     });
-    let up = shared.store.save(project, Crash).and_then(|()| {
-        fault::reach(Point::StartRecorded);
-        bring_up(shared, project, id)
-    });
-    up.map_err(|error| {
+    // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of
+    // one that was starting.
+    fault::reach(Point::StartBegun);
+    bring_up(shared, project, id).map_err(|error| {
         fault::reach(Point::StartFailed);
         give_up(shared, project, id, &error);
         doing(error, project)
@@ -128,7 +127,7 @@ fn give_up(shared: &Shared, project: &mut Project, id: SandboxId, error: &Error)
     }
 }
 
-/// Notes that the sandbox is to end.
+/// Notes that the sandbox is to end, so that the next daemon goes on with it: its processes are being ended by now.
 pub(crate) fn begin_stop(shared: &Shared, project: &mut Project) -> Result<(), Error> {
     project.step(Transition::Stop)?;
     note(shared, project);
@@ -136,7 +135,7 @@ pub(crate) fn begin_stop(shared: &Shared, project: &mut Project) -> Result<(), E
     Ok(())
 }
 
-/// Ends what is left of the sandbox. Safe to repeat until it succeeds.
+/// Ends the sandbox, or what is left of it. Safe to repeat until it succeeds.
 pub(crate) fn finish_stop(
     shared: &Shared,
     project: &mut Project,
@@ -144,6 +143,10 @@ pub(crate) fn finish_stop(
     reason: EndedReason,
 ) -> Result<(), Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot stop {}", project.name));
+    if project.state == ProjectState::Running {
+        // Not written down: killed from here on, the daemon leaves a sandbox that runs, or is gone.
+        project.step(Transition::Stop)?;
+    }
     let mut detail = None;
     if let Some(live) = live {
         detail = (reason == EndedReason::Died).then(|| how_it_died(live)).flatten();
@@ -212,7 +215,7 @@ pub(crate) fn change(
 /// Deletes a project that has no sandbox, with its disk. Safe to repeat until it succeeds.
 pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot remove {}", project.name));
-    if project.state != garth_spec::ProjectState::Removing {
+    if project.state != ProjectState::Removing {
         let mut removing = project.clone();
         removing.step(Transition::Remove)?;
         match shared.store.save(&removing, removing.durability()) {

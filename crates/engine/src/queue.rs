@@ -189,30 +189,21 @@ impl Task {
     async fn stop(&mut self, grace: Duration, reason: EndedReason) -> Result<(), Error> {
         match self.project.state {
             ProjectState::Stopped => return Ok(()),
-            ProjectState::Stopping => {}
-            _ => {
-                self.blocking(|shared, project| lifecycle::begin_stop(shared, project)).await?;
-                self.publish();
-                self.ask_agent(grace).await;
+            ProjectState::Running if !grace.is_zero() => {
+                self.announce(ProjectState::Stopping);
+                let live = self.live.clone();
+                let begun = self.blocking(|shared, project| lifecycle::begin_stop(shared, project));
+                let (begun, ()) = tokio::join!(begun, end_processes(live.as_deref(), grace));
+                begun?;
                 fault::reach(Point::StopAsked);
             }
+            _ => {}
         }
         self.finish_stop(reason).await
     }
 
-    /// Lets the processes in the sandbox end by themselves; what does not is killed with the sandbox.
-    async fn ask_agent(&self, grace: Duration) {
-        let Some(live) = self.live.as_ref().filter(|_| !grace.is_zero()) else { return };
-        let asked = tokio::select! {
-            asked = live.agent.shut_down(grace) => asked,
-            () = live.sandbox.ended() => Ok(()),
-        };
-        if let Err(error) = asked {
-            tracing::warn!(project = %self.project.name, error = error.chain(), "stopping without the agent");
-        }
-    }
-
     async fn finish_stop(&mut self, reason: EndedReason) -> Result<(), Error> {
+        self.announce(ProjectState::Stopping);
         let live = self.live.clone();
         let ended =
             self.blocking(move |shared, project| lifecycle::finish_stop(shared, project, live.as_deref(), reason));
@@ -227,11 +218,7 @@ impl Task {
     /// The sandbox's init has ended, and no one asked for it.
     async fn died(&mut self) {
         tracing::info!(project = %self.project.name, "the sandbox ended by itself");
-        let ended = match self.blocking(|shared, project| lifecycle::begin_stop(shared, project)).await {
-            Ok(()) => self.finish_stop(EndedReason::Died).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ended {
+        if let Err(error) = self.finish_stop(EndedReason::Died).await {
             tracing::error!(project = %self.project.name, error = error.chain(), "cannot clean up after the sandbox");
         }
     }
@@ -318,5 +305,17 @@ impl Task {
         while self.requests.try_recv().is_ok() {
             // Dropping a request drops its answer, which its sender takes for "no such project".
         }
+    }
+}
+
+/// Lets the processes in a sandbox end by themselves; what does not is killed with the sandbox.
+async fn end_processes(live: Option<&Live>, grace: Duration) {
+    let Some(live) = live else { return };
+    let asked = tokio::select! {
+        asked = live.agent.shut_down(grace) => asked,
+        () = live.sandbox.ended() => Ok(()),
+    };
+    if let Err(error) = asked {
+        tracing::warn!(error = error.chain(), "stopping without the agent");
     }
 }

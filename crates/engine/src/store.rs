@@ -33,6 +33,17 @@ pub(crate) enum Durability {
     PowerCut,
 }
 
+impl Durability {
+    /// In WAL, NORMAL is safe over a crash of the process and consistent over a power cut; FULL is durable over a
+    /// power cut (<https://sqlite.org/pragma.html#pragma_synchronous>).
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Crash => "PRAGMA synchronous = NORMAL",
+            Self::PowerCut => "PRAGMA synchronous = FULL",
+        }
+    }
+}
+
 /// Where the file that was opened came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -47,7 +58,7 @@ pub(crate) enum Origin {
 /// The open store.
 #[derive(Debug)]
 pub(crate) struct Store {
-    connection: Mutex<Connection>,
+    connection: Mutex<(Connection, Durability)>,
     path: PathBuf,
     backups: Arc<backup::Backups>,
 }
@@ -71,7 +82,7 @@ impl Store {
             origin = Origin::Restored;
         }
         let backups = Arc::new(backup::Backups::new(path.clone(), backup));
-        Ok((Self { connection: Mutex::new(connection), path, backups }, origin))
+        Ok((Self { connection: Mutex::new((connection, Durability::PowerCut)), path, backups }, origin))
     }
 
     /// Every project.
@@ -120,7 +131,7 @@ impl Store {
     }
 
     fn all<T>(&self, sql: &str, row: fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, Error> {
-        let connection = self.lock();
+        let (connection, _) = &*self.lock();
         let read = || connection.prepare(sql)?.query_map([], row)?.collect::<rusqlite::Result<Vec<T>>>();
         read().map_err(|error| failed(&self.path, error))
     }
@@ -130,15 +141,13 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
     ) -> Result<(), Error> {
-        let connection = self.lock();
+        let (connection, set) = &mut *self.lock();
         let run = || {
-            // https://sqlite.org/pragma.html#pragma_synchronous: in WAL, NORMAL is safe over a crash of the
-            // process and consistent over a power cut; FULL is durable over a power cut.
-            connection.execute_batch(match durability {
-                Durability::Crash => "PRAGMA synchronous = NORMAL",
-                Durability::PowerCut => "PRAGMA synchronous = FULL",
-            })?;
-            change(&connection)
+            if *set != durability {
+                connection.execute_batch(durability.pragma())?;
+                *set = durability;
+            }
+            change(connection)
         };
         let changed = run().map_err(|error| failed(&self.path, error))?;
         if changed > 0 && durability == Durability::PowerCut {
@@ -148,7 +157,7 @@ impl Store {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    fn lock(&self) -> MutexGuard<'_, (Connection, Durability)> {
         // A panic between two statements leaves no transaction open: each change is one statement.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -72,9 +72,6 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// How long changes under way may take once the daemon goes down; the next daemon finishes what is left.
 const LAST_CHANGES: Duration = Duration::from_secs(20);
 
-/// Threads that do not block: a request is little work, and each thread costs memory.
-const WORKERS: usize = 4;
-
 /// Runs the daemon until SIGTERM or SIGINT. Sandboxes go on running.
 pub fn run(config: ServeConfig) -> Result<(), ServeError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GARTH_LOG");
@@ -82,8 +79,9 @@ pub fn run(config: ServeConfig) -> Result<(), ServeError> {
     let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr);
     // A program that has set up its own log keeps it.
     let _ = log.try_init();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    // One thread passes all bytes: a piece on its way from an agent to a client crosses four tasks, and waking another
+    // thread for each costs more than the work. What blocks has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config));
     // A blocking read of a body that never comes must not keep the daemon.
     runtime.shutdown_background();

@@ -55,7 +55,7 @@ impl Host {
         let refuse = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("agent");
         let agent = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
         let tag = tag(&data_dir);
-        tracing::debug!(tag, "this is how what is ours on this host is named");
+        tracing::info!(tag, data_dir = %data_dir.display(), "what is ours on this host has this tag in its name");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
         let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
         let sandboxes = Sandboxes::open(sandboxes).explain();

@@ -56,6 +56,7 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch(super::Durability::PowerCut.pragma())?;
     // A checkpoint syncs, and a start must not wait for that: backup::Backups does it on the side.
     connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
 }

@@ -23,7 +23,7 @@ const DIR: &str = "GARTH_TEST_DIR";
 async fn everything(dir: &Path) {
     let scene = Scene::open(dir).await.expect("open");
     let engine = &scene.engine;
-    let zero = Some(Duration::ZERO);
+    let brief = Some(Duration::from_millis(1));
     scene.create("kept").await.expect("create");
     engine.start(&named("kept")).await.expect("start");
     scene.create("stopped").await.expect("create");
@@ -33,7 +33,7 @@ async fn everything(dir: &Path) {
         ProjectSpec { limits, ..spec.clone() }
     };
     engine.change(&named("stopped"), smaller).await.expect("change");
-    engine.stop(&named("stopped"), zero).await.expect("stop");
+    engine.stop(&named("stopped"), brief).await.expect("stop");
     scene.create("removed").await.expect("create");
     engine.start(&named("removed")).await.expect("start");
     engine.remove(&named("removed")).await.expect("remove");

@@ -59,7 +59,7 @@ impl Yard {
     pub fn spawn(&self, fault: &str) -> Daemon {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", "--ignored", "--nocapture", "daemon::serve"]);
-        command.env(DATA_DIR, self.path()).env("GARTH_FAULT", fault).env("GARTH_LOG", "garth=debug,warn");
+        command.env(DATA_DIR, self.path()).env("GARTH_FAULT", fault).env("GARTH_LOG", "info");
         let log = std::fs::File::options().create(true).append(true).open(self.path().join("garth.log")).expect("log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).process_group(0);
         Daemon(command.spawn().expect("a daemon"))

@@ -15,6 +15,24 @@ async fn times<T>(what: &str, count: usize, mut each: impl AsyncFnMut(usize) -> 
         each(round).await;
         times.push(start.elapsed());
     }
+    show(what, times);
+}
+
+async fn both(what: &str, count: usize, mut direct: impl AsyncFnMut(), mut through: impl AsyncFnMut()) {
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let start = Instant::now();
+        direct().await;
+        one.push(start.elapsed());
+        let start = Instant::now();
+        through().await;
+        other.push(start.elapsed());
+    }
+    show(&format!("{what}, direct"), one);
+    show(&format!("{what}, proxied"), other);
+}
+
+fn show(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     println!("{what:32} p50 {:>9.3?}  p95 {:>9.3?}  p99 {:>9.3?}", at(0.5), at(0.95), at(0.99));
@@ -40,31 +58,19 @@ async fn measure() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let socket = agent_socket(&yard);
     let direct = Client::new(socket);
-    times("version", 2000, async |_| client.version().await.expect("version")).await;
-    times("agent health, direct", 2000, async |_| {
-        let answer = direct.send(health()).await.expect("health");
-        answer.into_body().collect().await.expect("body");
-    })
-    .await;
-    times("agent health, proxied", 2000, async |_| {
-        let answer = client.agent(&web, health()).await.expect("health");
-        answer.into_body().collect().await.expect("body");
-    })
-    .await;
-    times("exec true, direct", 500, async |_| {
-        let answer = direct.send(crate::process::start(&serde_json::json!({ "argv": ["true"] }))).await.expect("exec");
-        answer.into_body().collect().await.expect("body");
-    })
-    .await;
-    times("exec true, proxied", 500, async |_| run(client, &web, &["true"]).await.expect("exec")).await;
+    times("version", 1000, async |_| client.version().await.expect("version")).await;
+    let whole = async |client: &Client, request| {
+        client.send(request).await.expect("an answer").into_body().collect().await.expect("a body");
+    };
+    let through = async |request| {
+        client.agent(&web, request).await.expect("an answer").into_body().collect().await.expect("a body");
+    };
+    let exec = || crate::process::start(&serde_json::json!({ "argv": ["true"] }));
+    // In turns, so that both meet the same machine.
+    both("agent health", 2000, async || whole(&direct, health()).await, async || through(health()).await).await;
+    both("exec true", 1000, async || whole(&direct, exec()).await, async || through(exec()).await).await;
     let now = StopRequest { grace_ms: Some(0) };
     client.stop(&web, &now).await.expect("stop");
-    times("start", 100, async |_| {
-        client.start(&web).await.expect("start");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        client.stop(&web, &now).await.expect("stop");
-    })
-    .await;
     let mut starts = Vec::new();
     let mut stops = Vec::new();
     for _ in 0..100 {
@@ -77,9 +83,11 @@ async fn measure() {
         stops.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    starts.sort();
-    stops.sort();
-    println!("start p50 {:?} p95 {:?}; stop p50 {:?} p95 {:?}", starts[50], starts[95], stops[50], stops[95]);
+    show("start", starts);
+    show("stop", stops);
+    let log = yard.log();
+    let lines = log.lines().filter(|line| line.contains("\"started\""));
+    lines.rev().take(5).for_each(|line| println!("{line}"));
     times("create", 50, async |round| yard.create(&format!("p{round}")).await).await;
     times("remove", 50, async |round| client.remove(&named(&format!("p{round}"))).await.expect("remove")).await;
     times("create ephemeral", 50, async |round| {
