@@ -22,7 +22,7 @@ use crate::error::{Cause, Error, ErrorKind};
 pub type Body = UnsyncBoxBody<Bytes, Cause>;
 
 /// Idle connections kept per sandbox; each costs the agent and us a few KiB.
-const KEPT: usize = 4;
+const KEPT: usize = 2;
 
 /// What the agent needs beyond the grace it is given, to kill the rest and answer.
 const SLACK: Duration = Duration::from_secs(3);

@@ -352,7 +352,10 @@ impl Engine {
         self.shared.freed.notify_one();
         let data_dir = self.shared.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take();
         let shared = self.shared;
-        let closed = tokio::task::spawn_blocking(move || shared.local.close(shared.running.load(SeqCst)));
+        let closed = tokio::task::spawn_blocking(move || {
+            shared.store.settle()?;
+            shared.local.close(shared.running.load(SeqCst))
+        });
         let closed = closed.await.map_err(|error| Error::because(ErrorKind::TaskLost, error));
         drop(data_dir);
         closed?

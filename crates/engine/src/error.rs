@@ -135,7 +135,10 @@ pub enum ErrorKind {
 
 /// An operation that failed: what was being done, what kind of failure, at which step, and why.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+#[derive(Debug)]
+struct Failure {
     kind: ErrorKind,
     doing: Option<String>,
     step: Option<String>,
@@ -145,25 +148,27 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn because(kind: ErrorKind, source: impl Into<Cause>) -> Self {
-        Self { source: Some(source.into()), ..Self::from(kind) }
+        let mut error = Self::from(kind);
+        error.0.source = Some(source.into());
+        error
     }
 
     /// Says what was being done; the first to say so wins, being nearest to the failure.
     #[must_use]
     pub(crate) fn doing(mut self, doing: impl FnOnce() -> String) -> Self {
-        self.doing.get_or_insert_with(doing);
+        self.0.doing.get_or_insert_with(doing);
         self
     }
 
     #[must_use]
     pub(crate) fn step(mut self, step: impl Into<String>) -> Self {
-        self.step.get_or_insert_with(|| step.into());
+        self.0.step.get_or_insert_with(|| step.into());
         self
     }
 
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
+        self.0.hint.get_or_insert_with(|| hint.into());
         self
     }
 
@@ -177,23 +182,23 @@ impl Error {
 
     /// What callers decide by.
     pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// The step of the operation that failed.
     pub fn failed_step(&self) -> Option<&str> {
-        self.step.as_deref()
+        self.0.step.as_deref()
     }
 
     /// What the user can try.
     pub fn suggestion(&self) -> Option<String> {
-        self.hint.clone().or_else(|| self.kind.hint())
+        self.0.hint.clone().or_else(|| self.0.kind.hint())
     }
 
     /// The messages of the causes, outermost first.
     pub fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
-        let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_deref().map(|cause| cause as _);
+        let mut next: Option<&(dyn std::error::Error + 'static)> = self.0.source.as_deref().map(|cause| cause as _);
         while let Some(cause) = next {
             causes.push(cause.to_string());
             next = cause.source();
@@ -230,7 +235,7 @@ impl ErrorKind {
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self { kind, doing: None, step: None, hint: None, source: None }
+        Self(Box::new(Failure { kind, doing: None, step: None, hint: None, source: None }))
     }
 }
 
@@ -248,15 +253,15 @@ impl From<TransitionRefused> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.doing {
-            Some(doing) => write!(f, "{doing}: {}", self.kind),
-            None => self.kind.fmt(f),
+        match &self.0.doing {
+            Some(doing) => write!(f, "{doing}: {}", self.0.kind),
+            None => self.0.kind.fmt(f),
         }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|cause| cause as _)
+        self.0.source.as_deref().map(|cause| cause as _)
     }
 }

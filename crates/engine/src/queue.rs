@@ -158,7 +158,7 @@ impl Task {
     }
 
     async fn create(&mut self) -> Result<(), Error> {
-        let created = self.blocking(|shared, project| lifecycle::create(shared, project)).await;
+        let created = self.blocking(lifecycle::create).await;
         self.publish();
         if created.is_ok()
             && self.project.ephemeral
@@ -177,7 +177,7 @@ impl Task {
             _ => {}
         }
         self.announce(ProjectState::Starting);
-        let started = self.blocking(|shared, project| lifecycle::start(shared, project)).await;
+        let started = self.blocking(lifecycle::start).await;
         let started = started.map(|live| {
             self.live = Some(Arc::new(live));
             self.shared.one_more_runs();
@@ -192,7 +192,7 @@ impl Task {
             ProjectState::Running if !grace.is_zero() => {
                 self.announce(ProjectState::Stopping);
                 let live = self.live.clone();
-                let begun = self.blocking(|shared, project| lifecycle::begin_stop(shared, project));
+                let begun = self.blocking(lifecycle::begin_stop);
                 let (begun, ()) = tokio::join!(begun, end_processes(live.as_deref(), grace));
                 begun?;
                 fault::reach(Point::StopAsked);
@@ -247,7 +247,7 @@ impl Task {
                 _ => {}
             }
             self.announce(ProjectState::Removing);
-            self.blocking(|shared, project| lifecycle::remove(shared, project)).await
+            self.blocking(lifecycle::remove).await
         };
         let removed = removed.await;
         self.publish();

@@ -72,17 +72,16 @@ fn sandbox(project: &Project) -> Option<SandboxId> {
 /// The sandbox of a project that was running, if it still does.
 fn recover(local: &Local, project: &Project) -> Option<Live> {
     let entry = project.sandbox.as_ref().filter(|_| project.state == ProjectState::Running)?;
-    let recovered = local.recover(entry.id, entry.record.as_ref()?, entry.lease.as_ref()).and_then(|live| {
-        // A change may have been cut short between the sandbox and the store.
-        if let Some(live) = &live {
-            live.sandbox.set_limits(&project.spec.limits)?;
-        }
-        Ok(live)
-    });
-    recovered.unwrap_or_else(|error| {
+    let recovered = local.recover(entry.id, entry.record.as_ref()?, entry.lease.as_ref());
+    let live = recovered.unwrap_or_else(|error| {
         tracing::error!(project = %project.name, error = error.chain(), "its sandbox cannot be kept");
         None
-    })
+    })?;
+    // A change may have been cut short between the sandbox and the store.
+    if let Err(error) = live.sandbox.set_limits(&project.spec.limits) {
+        tracing::warn!(project = %project.name, error = error.chain(), "its limits could not be set again");
+    }
+    Some(live)
 }
 
 fn settle_sandbox(store: &Store, project: &mut Project, live: Option<&Live>) -> Result<(), Error> {

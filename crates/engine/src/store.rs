@@ -125,6 +125,13 @@ impl Store {
         })
     }
 
+    /// Moves the log into the file, so that the file alone is the store.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        let (connection, _) = &*self.lock();
+        let settled = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        settled.map_err(|error| failed(&self.path, error))
+    }
+
     /// Who makes the copies.
     pub(crate) fn backups(&self) -> &Arc<backup::Backups> {
         &self.backups

@@ -8,11 +8,11 @@ use http::{HeaderValue, StatusCode};
 
 /// An answer that is not a success.
 #[derive(Debug)]
-pub(crate) struct Failure(Error);
+pub(crate) struct Failure(Box<Error>);
 
 impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self(Error::new(code, message))
+        Self(Box::new(Error::new(code, message)))
     }
 
     pub(crate) fn because(mut self, cause: impl std::fmt::Display) -> Self {
@@ -22,7 +22,7 @@ impl Failure {
 
     /// The error as the wire has it.
     pub(crate) fn into_error(self) -> Error {
-        self.0
+        *self.0
     }
 }
 
@@ -30,13 +30,13 @@ impl From<garth_engine::Error> for Failure {
     fn from(error: garth_engine::Error) -> Self {
         let code = code(error.kind());
         let level_is_error = status(code).is_server_error();
-        let failure = Self(Error {
+        let failure = Self(Box::new(Error {
             code,
             message: error.to_string(),
             hint: error.suggestion(),
             step: error.failed_step().map(str::to_owned),
             cause: error.causes(),
-        });
+        }));
         if level_is_error {
             tracing::error!(%code, error = error.chain(), step = error.failed_step(), "request failed");
         }
@@ -47,7 +47,7 @@ impl From<garth_engine::Error> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = self.0.code;
-        let mut answer = (status(code), Json(ErrorBody { error: self.0 })).into_response();
+        let mut answer = (status(code), Json(ErrorBody { error: *self.0 })).into_response();
         answer.headers_mut().insert(routes::ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         answer
     }

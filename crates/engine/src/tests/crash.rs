@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use garth_spec::{ByteSize, Limits, ProjectSpec};
@@ -51,6 +52,27 @@ async fn everything(dir: &Path) {
     engine.remove_image("alpine".parse().expect("name")).await.expect("remove image");
 }
 
+/// Several projects at once, round and round.
+async fn work_for_ever(dir: &Path) {
+    let scene = Arc::new(Scene::open(dir).await.expect("open"));
+    let rounds = ["a", "b", "c", "d"].map(|name| {
+        let scene = Arc::clone(&scene);
+        tokio::spawn(async move {
+            let name = named(name);
+            loop {
+                // What an earlier daemon left may be in the way; it is removed in the end.
+                let _ = scene.create(name.as_str()).await;
+                scene.engine.start(&name).await.expect("start");
+                scene.engine.restart(&name, Some(Duration::ZERO)).await.expect("restart");
+                scene.engine.stop(&name, Some(Duration::from_millis(1))).await.expect("stop");
+                scene.engine.remove(&name).await.expect("remove");
+            }
+        })
+    });
+    let [one, _others @ ..] = rounds;
+    one.await.expect("for ever");
+}
+
 fn run(dir: &Path, fault: &str) -> Output {
     Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "--ignored", "--nocapture", "tests::crash::daemon_that_dies"])
@@ -65,7 +87,10 @@ fn run(dir: &Path, fault: &str) -> Output {
 fn daemon_that_dies() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(everything(Path::new(&dir)));
+    match std::env::var_os("GARTH_FAULT") {
+        Some(_) => runtime.block_on(everything(Path::new(&dir))),
+        None => runtime.block_on(work_for_ever(Path::new(&dir))),
+    }
 }
 
 #[track_caller]
@@ -108,5 +133,22 @@ fn a_daemon_killed_while_it_mends_leaves_nothing_over() {
             assert_eq!(run(dir.path(), second).status.signal(), Some(ABORT), "nothing comes past {second}");
             nothing_is_left_over(dir.path(), &format!("{first}, then {second}"));
         }
+    }
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_leaves_nothing_over() {
+    let dir = tempfile::tempdir().expect("dir");
+    let args = ["--exact", "--ignored", "--nocapture", "tests::crash::daemon_that_dies"];
+    for moment in 0..20 {
+        let mut daemon = Command::new(std::env::current_exe().expect("this test"));
+        let mut daemon = daemon.args(args).env(DIR, dir.path()).env_remove("GARTH_FAULT").spawn().expect("run");
+        // Not a wait for something, but the choice of a moment.
+        std::thread::sleep(Duration::from_micros(10_000 + moment * 2_777));
+        daemon.kill().expect("kill");
+        assert_eq!(daemon.wait().expect("wait").signal(), Some(9), "it ended before it was killed");
+        let runtime = Builder::new_current_thread().enable_all().build().expect("runtime");
+        let scene = runtime.block_on(Scene::open(dir.path())).expect("open");
+        assert_eq!(scene.orphans(), [""; 0], "moment {moment}");
     }
 }
