@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use garth_engine::{DataDir, Engine, EngineConfig};
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -79,6 +80,7 @@ pub fn run(config: ServeConfig) -> Result<(), ServeError> {
     let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr);
     // A program that has set up its own log keeps it.
     let _ = log.try_init();
+    raise_descriptors();
     // One thread passes all bytes: a piece on its way from an agent to a client crosses four tasks, and waking another
     // thread for each costs more than the work. What blocks has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -86,6 +88,23 @@ pub fn run(config: ServeConfig) -> Result<(), ServeError> {
     // A blocking read of a body that never comes must not keep the daemon.
     runtime.shutdown_background();
     served
+}
+
+/// Descriptors for ten thousand sandboxes, at about six each. No more: what the daemon starts inherits the limit, and
+/// some programs close every descriptor they could have.
+const DESCRIPTORS: u64 = 65_536;
+
+/// The usual soft limit of 1024 is there for programs that use select(2) (systemd.exec(5), LimitNOFILE).
+fn raise_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if limit.current.is_none_or(|current| current >= most) {
+        return;
+    }
+    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit });
+    if let Err(error) = raised {
+        tracing::warn!(%error, ?limit, "descriptors are few");
+    }
 }
 
 async fn serve(config: ServeConfig) -> Result<(), ServeError> {
