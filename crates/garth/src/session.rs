@@ -95,9 +95,9 @@ async fn follow_size(agent: &Agent<'_>, id: &str, terminal: bool) -> Infallible 
 /// Someone stops this program (`kill -TSTP`; ctrl-Z goes to the process): the shell gets its
 /// terminal back as it was, and raw mode returns with SIGCONT.
 async fn make_way(raw: Option<&Raw>) -> Infallible {
-    let (Some(raw), Ok(mut stops)) = (raw, signal(SignalKind::from_raw(Signal::TSTP.as_raw()))) else {
-        return pending().await;
-    };
+    // Without a raw terminal the signal keeps its meaning: nothing may catch it.
+    let Some(raw) = raw else { return pending().await };
+    let Ok(mut stops) = signal(SignalKind::from_raw(Signal::TSTP.as_raw())) else { return pending().await };
     loop {
         stops.recv().await;
         raw.restore();

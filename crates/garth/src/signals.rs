@@ -1,8 +1,8 @@
 //! Signals to this program, on their way to the process.
 
-use std::fs;
+use std::fs::File;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read as _};
 use std::str::FromStr;
 use std::task::Poll;
 
@@ -73,7 +73,10 @@ impl Signals {
 
 /// The ignored signals as a mask, bit 0 for signal 1 (proc_pid_status(5), SigIgn).
 fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // One read: the line is in the first two kilobytes, and the kernel makes the text anew for each.
+    let mut status = [0; 4096];
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status)).unwrap_or(0);
+    let status = String::from_utf8_lossy(status.get(..read).unwrap_or_default());
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

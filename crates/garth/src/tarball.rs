@@ -279,3 +279,6 @@ impl Read for Exactly {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests;
