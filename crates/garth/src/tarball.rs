@@ -58,7 +58,7 @@ pub fn bytes(name: &Path, mut reader: impl Read + Send + 'static) -> (Stream, Re
     let name = name.to_owned();
     filled(move |out| {
         let copied = io::copy(&mut reader, out);
-        copied.map(drop).map_err(|error| Failure::io(format!("cannot read {}", name.display()), &error))
+        copied.map(|_| None).map_err(|error| Failure::io(format!("cannot read {}", name.display()), &error))
     })
 }
 
@@ -67,31 +67,35 @@ pub fn bytes(name: &Path, mut reader: impl Read + Send + 'static) -> (Stream, Re
 pub enum Special {
     /// Devices and FIFOs too: whoever reads the tar decides. Sockets are left out.
     Pass,
-    /// Nothing: a failure.
-    Refuse,
+    /// Nothing: they are left out, and the first of them is a failure once the rest is copied.
+    LeaveOut,
 }
 
 /// A file or directory, called `name` in the tar (empty: its content without itself).
 pub fn tree(path: PathBuf, name: PathBuf, special: Special) -> (Stream, Reading) {
     filled(move |out| {
-        let mut tree = Tree { tar: tar::Builder::new(out), links: HashMap::new(), special };
-        tree.tar.mode(tar::HeaderMode::Complete);
+        let mut tree = Tree { tar: tar::Builder::new(out), links: HashMap::new(), special, left_out: None };
         tree.add(&path, &name)?;
-        tree.tar.finish().map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))
+        let finished = tree.tar.finish();
+        finished.map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))?;
+        Ok(tree.left_out)
     })
 }
 
-fn filled(fill: impl FnOnce(&mut Pieces) -> Result<()> + Send + 'static) -> (Stream, Reading) {
+/// Runs `fill` on a thread. What it fails with breaks the stream off, so that whoever reads does not
+/// take the part for the whole; what it returns is a failure beside a whole stream.
+fn filled(fill: impl FnOnce(&mut Pieces) -> Result<Option<Failure>> + Send + 'static) -> (Stream, Reading) {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let reading = Reading::default();
     let failed = reading.clone();
     thread::spawn(move || {
         let mut pieces = Pieces { sender, piece: Vec::with_capacity(PIECE) };
         let filled = fill(&mut pieces);
-        let sent = filled.and_then(|()| pieces.flush().map_err(|error| Failure::io("cannot send", &error)));
-        // Whoever reads must not take the part for the whole.
-        if let Err(failure) = sent {
-            *failed.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        let flushed = |beside| pieces.flush().map(|()| beside).map_err(|error| Failure::io("cannot send", &error));
+        let sent = filled.and_then(flushed);
+        let broken = sent.is_err();
+        *failed.0.lock().unwrap_or_else(PoisonError::into_inner) = sent.unwrap_or_else(Some);
+        if broken {
             let _ = pieces.sender.blocking_send(Err(io::Error::other("the tar could not be finished")));
         }
     });
@@ -129,6 +133,7 @@ struct Tree<W: Write> {
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
     special: Special,
+    left_out: Option<Failure>,
 }
 
 impl<W: Write> Tree<W> {
@@ -199,8 +204,9 @@ impl<W: Write> Tree<W> {
             () if kind.is_char_device() => (Some(EntryType::Char), "a character device"),
             () => (None, "a socket"),
         };
-        if self.special == Special::Refuse {
-            return Err(not_copied(path, what));
+        if self.special == Special::LeaveOut {
+            self.left_out.get_or_insert_with(|| not_copied(path, what));
+            return Ok(());
         }
         let Some(entry) = entry else { return Ok(()) };
         let cannot = |error: io::Error| Failure::io(format!("cannot read {}", path.display()), &error);

@@ -38,7 +38,8 @@ pub enum Top {
 
 /// Unpacks into `target`, an open directory.
 pub fn unpack(tar: impl Read, target: OwnedFd, top: &Top) -> Result<()> {
-    let mut unpacker = Unpacker { target, top, directories: Vec::new(), owners: rustix::process::geteuid().is_root() };
+    let mut unpacker =
+        Unpacker { target, top, directories: Vec::new(), owners: rustix::process::geteuid().is_root(), skipped: None };
     let mut archive = Archive::new(tar);
     let damaged = |error: io::Error| Failure::io("the sandbox's tar cannot be read", &error);
     for entry in archive.entries().map_err(damaged)? {
@@ -54,6 +55,7 @@ struct Unpacker<'a> {
     directories: Vec<(PathBuf, Meta)>,
     /// Whether owners can be kept: only root may give files away.
     owners: bool,
+    skipped: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,11 +80,17 @@ impl Unpacker<'_> {
             }
             EntryType::Symlink => self.symlink(&path, meta, &entry).map_err(cannot),
             EntryType::Link => self.hard_link(&path, &entry),
-            EntryType::Fifo => Err(not_copied(&path, "a FIFO")),
-            EntryType::Block | EntryType::Char => Err(not_copied(&path, "a device node")),
             EntryType::XGlobalHeader => Ok(()),
-            _ => Err(not_copied(&path, "of an unknown kind")),
+            EntryType::Fifo => self.skip(&path, "a FIFO"),
+            EntryType::Block | EntryType::Char => self.skip(&path, "a device node"),
+            _ => self.skip(&path, "of an unknown kind"),
         }
+    }
+
+    /// The rest is copied before the first of these is a failure.
+    fn skip(&mut self, path: &Path, what: &str) -> Result<()> {
+        self.skipped.get_or_insert_with(|| not_copied(path, what));
+        Ok(())
     }
 
     /// Where an entry goes: relative, plain words only.
@@ -201,7 +209,7 @@ impl Unpacker<'_> {
             };
             dress().map_err(|error: io::Error| Failure::io(format!("cannot write {}", path.display()), &error))?;
         }
-        Ok(())
+        self.skipped.map_or(Ok(()), Err)
     }
 }
 

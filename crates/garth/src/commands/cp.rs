@@ -95,7 +95,7 @@ async fn copy_in(agent: &Agent<'_>, from: &Path, content: bool, to: &str) -> Res
     let source = Source { name: last_word(from)?, is_dir: meta.is_dir(), content };
     let there = agent.stat(to).await?.map(|entry| entry.r#type == FileType::Directory);
     let (directory, name) = place(&source, to, there)?;
-    transfer::put(agent, &directory, tarball::tree(from.to_owned(), name, Special::Refuse)).await
+    transfer::put(agent, &directory, tarball::tree(from.to_owned(), name, Special::LeaveOut)).await
 }
 
 async fn copy_out(agent: &Agent<'_>, from: &str, to: &Path, to_directory: bool) -> Result<()> {

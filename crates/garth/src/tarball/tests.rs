@@ -33,7 +33,7 @@ fn links_modes_and_attributes_are_in_the_tar() {
     fs::hard_link(at("a"), at("b")).expect("link");
     symlink("/etc/passwd", at("l")).expect("symlink");
     let marked = lsetxattr(at("a"), "user.mark", b"\0x", XattrFlags::empty()).is_ok();
-    let (bytes, read) = collected(tree(dir.path().join("d"), "top".into(), Special::Refuse));
+    let (bytes, read) = collected(tree(dir.path().join("d"), "top".into(), Special::LeaveOut));
     read.expect("read");
     let bytes = bytes.expect("whole");
     let mut seen = Vec::new();
@@ -75,14 +75,21 @@ fn a_content_without_its_directory_starts_at_a_dot() {
 }
 
 #[test]
-fn a_fifo_is_refused_and_its_tar_is_no_whole_one() {
+fn a_fifo_is_left_out_and_told_while_the_rest_is_copied() {
     let dir = scratch();
-    mknodat(CWD, dir.path().join("p"), FileType::Fifo, Mode::RWXU, 0).expect("fifo");
-    let (bytes, read) = collected(tree(dir.path().to_owned(), "d".into(), Special::Refuse));
-    assert!(bytes.is_err(), "whoever unpacks it must not take it for whole");
-    assert_eq!(read.expect_err("refused").code, "not_copied");
+    mknodat(CWD, dir.path().join("a"), FileType::Fifo, Mode::RWXU, 0).expect("fifo");
+    fs::write(dir.path().join("b"), b"x").expect("file");
+    let names = |bytes: Vec<u8>| {
+        let mut archive = Archive::new(&bytes[..]);
+        let names = archive.entries().expect("tar").map(|entry| entry.expect("entry").path().expect("name").into());
+        names.collect::<Vec<PathBuf>>()
+    };
+    let (bytes, read) = collected(tree(dir.path().to_owned(), "d".into(), Special::LeaveOut));
+    assert_eq!(read.expect_err("told").code, "not_copied");
+    assert_eq!(names(bytes.expect("whole")), [Path::new("d"), Path::new("d/b")]);
     let (bytes, read) = collected(tree(dir.path().to_owned(), "d".into(), Special::Pass));
-    assert!(bytes.is_ok() && read.is_ok(), "an image may hold one: the daemon decides");
+    read.expect("an image may hold one: the daemon decides");
+    assert_eq!(names(bytes.expect("whole")).len(), 3);
 }
 
 #[test]
@@ -102,7 +109,8 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_cut() {
 
 #[test]
 fn what_cannot_be_read_is_named() {
-    let (_, read) = collected(tree("/nonexistent/file".into(), "x".into(), Special::Refuse));
+    let (bytes, read) = collected(tree("/nonexistent/file".into(), "x".into(), Special::LeaveOut));
+    assert!(bytes.is_err(), "whoever unpacks it must not take it for whole");
     let failure = read.expect_err("missing");
     assert_eq!(failure.exit, Exit::NotFound);
     assert!(failure.message.contains("/nonexistent/file"), "{failure:?}");

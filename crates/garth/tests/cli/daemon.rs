@@ -70,6 +70,7 @@ exit 7
 --- stdout
 --- stderr
 garth: the data directory [DATA_DIR] cannot be used: Is a directory
+  hint: the daemon runs as root and needs a directory that it can write
 
 "#]]
     );
