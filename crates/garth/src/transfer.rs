@@ -40,14 +40,24 @@ pub async fn get(agent: &Agent<'_>, path: &str, directory: &Path, top: Top) -> R
     let mut body = send(agent, Method::GET, path, full_body(Bytes::new())).await?.into_body();
     let (sender, receiver) = mpsc::channel(AHEAD);
     let unpacking = spawn_blocking(move || unpack::unpack(Pieces { receiver, piece: Bytes::new() }, target, &top));
+    let mut broken = None;
     while let Some(piece) = piece(&mut body).await {
+        if let Err(error) = &piece {
+            broken = Some(broke_off(error));
+        }
         // Whoever unpacks has given up; its failure says why.
         if sender.send(piece).await.is_err() {
             break;
         }
     }
     drop(sender);
-    unpacking.await.map_err(|error| Failure::protocol("unpacking ended badly").because(&error))?
+    let unpacked = unpacking.await.map_err(|error| Failure::protocol("unpacking ended badly").because(&error))?;
+    broken.map_or(unpacked, Err)
+}
+
+fn broke_off(error: &io::Error) -> Failure {
+    Failure::new(Exit::Unreachable, "connection_broken", "the copy broke off: what is there now is a part")
+        .because(error)
 }
 
 /// Writes the tar of a path of a project to standard output.
@@ -56,7 +66,7 @@ pub async fn print(agent: &Agent<'_>, path: &str) -> Result<()> {
     let mut stdout = Sink::stdout();
     let cannot = |error: io::Error| Failure::io("cannot pass the tar on", &error);
     while let Some(piece) = piece(&mut body).await {
-        stdout.write(&piece.map_err(cannot)?).await.map_err(cannot)?;
+        stdout.write(&piece.map_err(|error| broke_off(&error))?).await.map_err(cannot)?;
     }
     Ok(())
 }

@@ -4,20 +4,36 @@ use clap::Args;
 use garth_api::{Doctor as Report, Finding};
 use garth_spec::Runtime;
 
-use crate::context::{Context, Repeat};
+use crate::context::{Context, Format, Repeat};
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::cell;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Ends with 8 when the default runtime does not work here.")]
+#[command(
+    after_help = "Ends with 8 when the default runtime does not work here, with 7 when no daemon can be started."
+)]
 pub struct Doctor {}
 
 pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
-    let report = context.ask(Repeat::Safe, async |client| client.doctor().await).await?;
+    let asked = context.ask(Repeat::Safe, async |client| client.doctor().await).await;
+    // Where no daemon can start, what is missing is what one wants to know.
+    let report = match &asked {
+        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(),
+        _ => asked.clone()?,
+    };
     context.print(&report, text)?;
+    if let Err(failure) = asked {
+        report_on_stderr(&failure);
+        return Ok(failure.exit.code());
+    }
     let works = report.runtimes.iter().any(|runtime| runtime.runtime == Runtime::Default && runtime.ok);
     Ok(if works { 0 } else { Exit::Unavailable.code() })
+}
+
+/// Beside a report that stands on standard output already.
+fn report_on_stderr(failure: &Failure) {
+    crate::report(failure, Format::Text);
 }
 
 fn text(report: &Report) -> String {
