@@ -49,6 +49,7 @@ pub struct Watch {
 
 impl Watch {
     /// Begins to watch. Call it within the event loop.
+    #[expect(clippy::useless_conversion, reason = "the C libraries differ in the type of f_type")]
     pub fn begin(order: Order, users: Arc<Users>) -> Result<Self, Refusal> {
         let shown = order.path.display();
         let refused = |error: io::Error| Refusal::of(&error, &shown);

@@ -42,7 +42,7 @@ impl Source {
     /// Waits for output; `None` at its end, and for ever after that.
     async fn read(&mut self) -> Option<Bytes> {
         let Some(fd) = self.fd.clone() else { return std::future::pending().await };
-        let data = fd.async_io(tokio::io::Interest::READABLE, |fd| read_piece(fd)).await;
+        let data = fd.async_io(tokio::io::Interest::READABLE, read_piece).await;
         self.take(data)
     }
 

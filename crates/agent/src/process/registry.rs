@@ -58,7 +58,7 @@ pub enum Entry {
     /// Started in this sandbox.
     Live(Arc<Process>),
     /// Only on disk.
-    Archived(Archived),
+    Archived(Box<Archived>),
 }
 
 impl Entry {
@@ -173,7 +173,11 @@ impl Processes {
         let keep = self.keep.clone();
         let archived = tokio::task::spawn_blocking(move || archive::list(&keep.directory()?, &known));
         let archived = archived.await.ok().and_then(Result::ok).unwrap_or_default();
-        archived.into_iter().map(Entry::Archived).chain(live.into_iter().map(Entry::Live)).collect()
+        archived
+            .into_iter()
+            .map(|archived| Entry::Archived(Box::new(archived)))
+            .chain(live.into_iter().map(Entry::Live))
+            .collect()
     }
 
     /// The process of this id.
@@ -183,7 +187,7 @@ impl Processes {
         }
         let (keep, id) = (self.keep.clone(), id.to_owned());
         let archived = tokio::task::spawn_blocking(move || archive::find(&keep.directory()?, &id));
-        archived.await.ok()?.ok()?.map(Entry::Archived)
+        archived.await.ok()?.ok()?.map(|archived| Entry::Archived(Box::new(archived)))
     }
 
     /// The process of this id, if it was started in this sandbox.

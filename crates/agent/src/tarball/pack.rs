@@ -50,6 +50,7 @@ pub fn pack(top: Top, out: impl Write) -> io::Result<()> {
 }
 
 /// procfs and sysfs have no end and no sizes.
+#[expect(clippy::useless_conversion, reason = "the C libraries differ in the type of f_type")]
 fn is_kernel_s(path: &Path) -> bool {
     const PROC: i64 = 0x9fa0;
     const SYSFS: i64 = 0x6265_6572;

@@ -1,6 +1,7 @@
 //! The whole product as its users see it: the `garth` program, a real daemon, real sandboxes. Needs root.
 
 #[path = "../support/yard.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
 mod bad_input;

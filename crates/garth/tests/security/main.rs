@@ -2,6 +2,7 @@
 //! as root inside the sandbox through the real product. Needs root.
 
 #[path = "../support/yard.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
 mod boundary;

@@ -1,7 +1,4 @@
 //! A daemon of its own for one test, in a data directory of its own, and the check that nothing of it stays.
-
-#![expect(dead_code, reason = "each test program uses its own part")]
-
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

@@ -108,7 +108,8 @@ extern "C" fn lead(order: *mut c_void) -> ! {
 
 /// Returns only on failure.
 fn become_program(order: &Order) -> (Step, isize) {
-    let steps: [(Step, fn(&Order) -> isize); 6] = [
+    type Action = fn(&Order) -> isize;
+    let steps: [(Step, Action); 6] = [
         (Step::Session, session),
         (Step::Stdio, stdio),
         (Step::Identity, identity),
