@@ -3,7 +3,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 /// Proof that this process had one thread when asked.
 ///
@@ -33,6 +33,15 @@ impl Namespaces {
     /// cgroup (a clone takes the parent's cgroup as the root), its network namespace when it is given one.
     pub const SANDBOX: Self =
         Self((libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64);
+    /// Mounts alone.
+    pub const MOUNTS: Self = Self(libc::CLONE_NEWNS as u64);
+    /// Process ids alone.
+    pub const PIDS: Self = Self(libc::CLONE_NEWPID as u64);
+    /// A user namespace and mounts that it owns: every mount copied into it is locked (`mount_namespaces(7)`).
+    pub const LOCKED_MOUNTS: Self = Self((libc::CLONE_NEWUSER | libc::CLONE_NEWNS) as u64);
+    /// A user namespace, and the network, ipc and uts namespaces that it owns.
+    pub const OWNED: Self =
+        Self((libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64);
 }
 
 /// Which side of a [`fork`] this is.
@@ -91,6 +100,10 @@ pub enum Own {
     Cgroups,
     /// Network devices, addresses and ports.
     Network,
+    /// Users, groups and capabilities: all capabilities in the new one, none outside. Not when there are threads.
+    Users,
+    /// The clocks of the children from now on (`time_namespaces(7)`, Linux 5.6).
+    ChildrensTime,
 }
 
 /// Moves the calling thread into a new namespace (`unshare(2)`).
@@ -99,7 +112,53 @@ pub fn unshare(own: Own) -> io::Result<()> {
         Own::Mounts => UnshareFlags::NEWNS,
         Own::Cgroups => UnshareFlags::NEWCGROUP,
         Own::Network => UnshareFlags::NEWNET,
+        Own::Users => UnshareFlags::NEWUSER,
+        Own::ChildrensTime => UnshareFlags::NEWTIME,
     };
     // SAFETY: the function is unsafe because of UnshareFlags::FILES, which no variant of `Own` maps to.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(Into::into)
+}
+
+/// A namespace of another process that this one joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// Its mounts: the root and working directories become that namespace's root.
+    Mounts,
+    /// Its users: all capabilities in it, as whatever user this process is. Not when there are threads.
+    Users,
+    /// Its process ids, for the children from now on.
+    Pids,
+}
+
+/// Moves this process into the namespace of `descriptor` (`setns(2)`). Needs CAP_SYS_ADMIN over it.
+pub fn join(descriptor: BorrowedFd<'_>, which: Join) -> io::Result<()> {
+    let kind = match which {
+        Join::Mounts => LinkNameSpaceType::Mount,
+        Join::Users => LinkNameSpaceType::User,
+        Join::Pids => LinkNameSpaceType::ProcessID,
+    };
+    rustix::thread::move_into_link_name_space(descriptor, Some(kind)).map_err(Into::into)
+}
+
+/// NS_GET_USERNS and NS_GET_PARENT of linux/nsfs.h.
+const GET_OWNER: libc::c_ulong = 0xb701;
+const GET_PARENT: libc::c_ulong = 0xb702;
+
+/// The user namespace that owns this namespace (`ioctl_ns(2)`). EPERM when it is not below the caller's own.
+pub fn owner(of: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    related(of, GET_OWNER)
+}
+
+/// The parent of this user or pid namespace. EPERM when that is not the caller's own or below it.
+pub fn parent(of: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    related(of, GET_PARENT)
+}
+
+fn related(of: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<OwnedFd> {
+    // SAFETY: both requests take no argument.
+    match unsafe { libc::ioctl(of.as_raw_fd(), request as _) } {
+        // SAFETY: the kernel just made this descriptor, and nobody else owns it.
+        fd @ 0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -11,7 +11,9 @@
 //! This module does not decide what is allowed.
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
+pub mod notify;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +42,8 @@ pub enum Action {
     Errno(u16),
     /// Ends the whole process with SIGSYS.
     Kill,
+    /// Waits for what the holder of the filter's [`notify::Listener`] says.
+    Notify,
 }
 
 /// A test of one argument (0 to 5).
@@ -135,13 +139,29 @@ impl Program {
     /// Puts the filter on the calling thread and its future children, for good. Needs CAP_SYS_ADMIN, so that it works
     /// without `no_new_privs`.
     pub fn install(&self) -> io::Result<()> {
+        self.install_with(0).map(drop)
+    }
+
+    /// The same, and returns the descriptor on which calls with [`Action::Notify`] are answered. Between being asked
+    /// for and answered, a call is ended by fatal signals only (Linux 5.19; SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), so
+    /// that no answer is lost to a handler that restarts it.
+    pub fn install_with_listener(&self) -> io::Result<notify::Listener> {
+        const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+        let fd = self.install_with(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE)?;
+        let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: with NEW_LISTENER a result that is no error is a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    }
+
+    fn install_with(&self, flags: libc::c_ulong) -> io::Result<libc::c_long> {
         let len = u16::try_from(self.0.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
         // SAFETY: `program` points to `len` instructions that live as long as `self`; the kernel copies them and does
         // not write.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
         match result {
-            0 => Ok(()),
+            0.. => Ok(result),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -238,6 +258,7 @@ fn ret(action: Action) -> libc::sock_filter {
             Action::Allow => libc::SECCOMP_RET_ALLOW,
             Action::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
             Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+            Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
         },
     )
 }

@@ -4,6 +4,10 @@
 //!  v1   /sys/fs/cgroup/{memory,cpu,…}/garth-<tag>/<slot>     a spawner lives in it, so that inits are born there
 //!  v2   /sys/fs/cgroup/garth-<tag>/<slot>                    inits are cloned into it
 //! ```
+//!
+//! Where users are mapped, a slot has a cgroup `box` below, which is the sandbox's own to divide further: the limits
+//! are on the slot, out of its reach. On a host with v1 controllers and a v2 tree beside them (hybrid) the box is in the
+//! v2 tree: systemd and container engines work there, without limits of their own.
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +19,9 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::Level;
 use crate::error::{Doing, ErrorKind, Result};
+use crate::handshake::CgroupDirs;
 
 mod v1;
 mod v2;
@@ -65,14 +71,73 @@ impl Cgroups {
     }
 
     /// Directories and links wanted below a sandbox's `/sys/fs/cgroup`.
-    pub(crate) fn layout(&self) -> (Vec<String>, Vec<(String, String)>) {
+    pub(crate) fn layout(&self, level: Level) -> (Vec<String>, Vec<(String, String)>) {
         match self {
-            Self::V1(v1) => v1.layout(),
-            Self::V2(_) => (Vec::new(), Vec::new()),
+            Self::V1(v1) if level == Level::Default || v1.unified().is_none() => v1.layout(),
+            Self::V1(_) | Self::V2(_) => (Vec::new(), Vec::new()),
         }
     }
 
-    /// The directories of a slot, in the order of the layout.
+    /// What a sandbox sees of its cgroups, in the order of the layout.
+    pub(crate) fn shown(&self, slot: &str, level: Level) -> Vec<PathBuf> {
+        match level {
+            Level::Default => self.directories(slot),
+            Level::Sysbox => self.boxes(slot),
+        }
+    }
+
+    /// The cgroups that a sandbox of mapped users may divide.
+    fn boxes(&self, slot: &str) -> Vec<PathBuf> {
+        let outer = match self {
+            Self::V1(v1) => v1.unified().map_or_else(|| v1.directories(slot), |unified| vec![unified.join(slot)]),
+            Self::V2(v2) => vec![v2.directory(slot)],
+        };
+        outer.into_iter().map(|directory| directory.join(BOX)).collect()
+    }
+
+    /// Makes the boxes of a slot and gives them to the sandbox's root (cgroups(7), "Cgroups delegation"). What an earlier
+    /// sandbox left in them is removed.
+    pub(crate) fn delegate(&self, slot: &str, owner: u32) -> std::result::Result<(), ErrorKind> {
+        if let Self::V2(v2) = self {
+            v2.divide(slot)?;
+        }
+        for directory in self.boxes(slot) {
+            remove_tree(&directory)?;
+            fs::create_dir_all(&directory)?;
+            for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
+                match std::os::unix::fs::chown(directory.join(name), Some(owner), Some(owner)) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the process that will clone the init into the boxes, and its keeper beside them.
+    pub(crate) fn enter(&self, slot: &str, porter: i32, keeper: i32) -> io::Result<()> {
+        for directory in self.boxes(slot) {
+            fs::write(directory.join("cgroup.procs"), porter.to_string())?;
+        }
+        match self {
+            Self::V1(_) => Ok(()),
+            Self::V2(v2) => fs::write(v2.directory(slot).join(BESIDE).join("cgroup.procs"), keeper.to_string()),
+        }
+    }
+
+    /// Where a sandbox's limits and counters are read.
+    pub(crate) fn readable(&self, slot: &str) -> io::Result<(CgroupDirs, Vec<OwnedFd>)> {
+        let open = |path: &Path| -> io::Result<OwnedFd> { Ok(fs::File::open(path)?.into()) };
+        match self {
+            Self::V1(v1) => {
+                let of = |controller| open(&v1.file(controller, slot, ""));
+                Ok((CgroupDirs::V1, vec![of("memory")?, of("cpu")?, of("cpuacct")?]))
+            }
+            Self::V2(v2) => Ok((CgroupDirs::V2, vec![open(&v2.directory(slot))?])),
+        }
+    }
+
+    /// The directories of a slot.
     pub(crate) fn directories(&self, slot: &str) -> Vec<PathBuf> {
         match self {
             Self::V1(v1) => v1.directories(slot),
@@ -119,12 +184,16 @@ impl Cgroups {
     /// Every slot there is on the machine, of this daemon or a dead one before it.
     pub(crate) fn slots(&self) -> io::Result<Vec<String>> {
         let parents = match self {
-            Self::V1(v1) => v1.parents(),
+            Self::V1(v1) => v1.parents().into_iter().chain(v1.unified().map(Path::to_owned)).collect(),
             Self::V2(v2) => vec![v2.parent()],
         };
         let mut slots = Vec::new();
         for parent in parents {
-            for entry in fs::read_dir(parent)? {
+            let entries = match fs::read_dir(parent) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 if entry.file_type()?.is_dir() {
                     slots.extend(entry.file_name().into_string());
@@ -139,20 +208,25 @@ impl Cgroups {
     /// The processes in a slot.
     pub(crate) fn processes(&self, slot: &str) -> io::Result<Vec<i32>> {
         let mut pids = Vec::new();
-        for directory in self.directories(slot) {
-            match fs::read_to_string(directory.join("cgroup.procs")) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                text => pids.extend(text?.lines().filter_map(|line| line.parse::<i32>().ok())),
-            }
+        for directory in self.all_directories(slot) {
+            processes_below(&directory, &mut pids)?;
         }
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
     }
 
-    /// Removes an empty slot; one that is gone counts as removed.
+    /// Removes a slot without processes; one that is gone counts as removed.
     pub(crate) fn remove(&self, slot: &str) -> io::Result<()> {
-        self.directories(slot).iter().try_for_each(|directory| remove(directory))
+        self.all_directories(slot).iter().try_for_each(|directory| remove_tree(directory))
+    }
+
+    fn all_directories(&self, slot: &str) -> Vec<PathBuf> {
+        let unified = match self {
+            Self::V1(v1) => v1.unified().map(|unified| unified.join(slot)),
+            Self::V2(_) => None,
+        };
+        self.directories(slot).into_iter().chain(unified).collect()
     }
 
     /// Removes the parents, when no slot is left.
@@ -167,12 +241,45 @@ impl Cgroups {
     }
 }
 
-fn remove(directory: &Path) -> io::Result<()> {
+/// Removes a cgroup and those that a sandbox made below it.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    for child in children(directory)? {
+        remove_tree(&child)?;
+    }
     match fs::remove_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }
+
+fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    Ok(entries.filter_map(Result::ok).filter(is_dir).map(|entry| entry.path()).collect())
+}
+
+fn processes_below(directory: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
+    match fs::read_to_string(directory.join("cgroup.procs")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        // A threaded cgroup (cgroups(7)) lists its processes further up.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {}
+        text => pids.extend(text?.lines().filter_map(|line| line.parse::<i32>().ok())),
+    }
+    children(directory)?.iter().try_for_each(|child| processes_below(child, pids))
+}
+
+/// The cgroup below a slot that is the sandbox's own.
+const BOX: &str = "box";
+/// On v2, where a cgroup with children has no processes: that of the keeper.
+const BESIDE: &str = "keeper";
 
 /// A cgroup directory as a detached read-only mount, for a sandbox to see.
 pub(crate) fn detached(directory: &Path) -> Result<OwnedFd> {
@@ -180,11 +287,23 @@ pub(crate) fn detached(directory: &Path) -> Result<OwnedFd> {
     rustix::mount::open_tree(CWD, directory, flags).doing(|| format!("take {} as a mount", directory.display()))
 }
 
-/// How a cgroup is shown: its files are owned by root, which the sandbox's root is, so that only the mount protects it.
-pub(crate) const SHOWN: MountFlags = crate::steps::INERT.union(MountFlags::BIND).union(MountFlags::RDONLY);
+/// How a cgroup is shown. Without mapped users its files are owned by root, which the sandbox's root is, so that only the
+/// mount protects it.
+pub(crate) fn how_shown(level: Level) -> MountFlags {
+    let common = crate::steps::INERT | MountFlags::BIND;
+    match level {
+        Level::Default => common | MountFlags::RDONLY,
+        Level::Sysbox => common,
+    }
+}
 
 /// What a sandbox may do with devices, whatever nodes it finds: those of its /dev, and terminals (136).
-const DEVICES: [Device; 8] = [
+///
+/// FUSE (10:229) and TUN (10:200) are among them although only sandboxes of mapped users have the nodes: the list is a
+/// second wall behind that nobody can make nodes, and one for both.
+const DEVICES: [Device; 10] = [
+    device(10, Some(200)),
+    device(10, Some(229)),
     device(1, Some(3)),
     device(1, Some(5)),
     device(1, Some(7)),

@@ -20,6 +20,76 @@ pub(crate) enum Request {
     Cgroups,
     /// Clone an init: its channel and its listener come along, and on v2 the cgroup to make it in.
     Init,
+    /// Clone a keeper, which serves the channel that comes along.
+    Keeper,
+}
+
+/// From the daemon to a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum KeeperRequest {
+    /// First: make everything ready. The init's channel and listener come along, and the directories of the cgroup.
+    Prepare {
+        /// The user on the host that the sandbox's root is.
+        owner: u32,
+        /// Which directories come along.
+        cgroup: CgroupDirs,
+        /// Told in the sandbox as the machine's.
+        uuid: [u8; 16],
+    },
+    /// The keeper's users are mapped.
+    Mapped,
+}
+
+/// Which directories of a cgroup come with a message, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CgroupDirs {
+    /// memory, cpu, cpuacct.
+    V1,
+    /// The one.
+    V2,
+}
+
+/// From a keeper to the daemon.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum KeeperReport {
+    /// It has a user namespace, whose users the daemon is to map.
+    Unmapped,
+    /// Ready. The porter's pidfd, the user namespace and the network namespace come along.
+    Ready {
+        /// The porter's id on the host.
+        porter: i32,
+    },
+    /// It did not work; the keeper ends.
+    Failed(Failure),
+}
+
+/// From the porter or the init to the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToKeeper {
+    /// The filter is installed; the descriptor on which its calls are answered comes along.
+    Listener,
+    /// The init is made.
+    Born {
+        /// Its id on the host.
+        pid: i32,
+        /// What the host's CLOCK_BOOTTIME was: the sandbox's zero. Seconds and nanoseconds.
+        zero: (u64, u32),
+    },
+    /// Put the mounts together. The disk's root comes along, and what is on `/usr`.
+    Assemble,
+    /// They are copied.
+    Copied,
+}
+
+/// From the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromKeeper {
+    /// The porter's users are mapped.
+    Mapped,
+    /// The mounts are there. What the init is to hold comes along.
+    Assembled,
+    /// They are not.
+    Failed(Failure),
 }
 
 /// From a spawner.
@@ -56,6 +126,11 @@ pub(crate) struct Disk;
 pub(crate) enum Report {
     /// Ready for an order.
     Warm,
+    /// Where users are mapped: the init is made, and its pidfd comes along.
+    Born {
+        /// Its id on the host.
+        pid: i32,
+    },
     /// The order is carried out; the agent serves from now on.
     Entered,
     /// It did not work; the init ends.

@@ -28,14 +28,32 @@ pub struct Entered {
 pub(crate) fn become_sandbox(channel: Channel, listener: OwnedFd, policy: &Policy) -> Option<Entered> {
     let mut fds = Fds { channel: Some(channel), listener: Some(listener), ..Fds::default() };
     match enter(&mut fds, policy) {
+        Ok(config) => entered(fds, Ok(config)),
+        Err(failure) => entered(fds, Err(failure?)),
+    }
+}
+
+/// Reports how it went; what the agent starts with when it went well.
+pub(crate) fn entered(mut fds: Fds, result: Result<AgentConfig, Failure>) -> Option<Entered> {
+    match result {
         Ok(config) => {
             report(&fds, &Report::Entered)?;
+            // Held for ever: see `Fds`.
+            std::mem::forget(std::mem::take(&mut fds.held));
             Some(Entered { listener: fds.listener.take()?.into(), state_dir: fds.state.take()?, config })
         }
         Err(failure) => {
-            report(&fds, &Report::Failed(failure?))?;
+            report(&fds, &Report::Failed(failure))?;
             None
         }
+    }
+}
+
+/// An error of a system call as that of a step.
+pub(crate) fn failed(step: &str) -> impl FnOnce(std::io::Error) -> Failure {
+    move |error| {
+        let errno = error.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+        Failure { step: step.to_owned(), errno }
     }
 }
 

@@ -24,9 +24,12 @@ mod channel;
 mod disk;
 mod error;
 mod handshake;
+mod ids;
 pub mod inside;
+mod keeper;
 mod plan;
 mod policy;
+mod porter;
 mod probe;
 mod recycler;
 mod sandbox;
@@ -38,11 +41,12 @@ pub mod steps;
 pub use agent_binary::AgentBinary;
 pub use cgroups::Usage;
 pub use error::{Error, ErrorKind};
+pub use ids::{FirstId, IDS};
 pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan};
-pub use policy::Policy;
+pub use policy::{Level, Policy};
 pub use probe::{Finding, probe};
-pub use sandbox::{Sandbox, SandboxRecord};
-pub use sandboxes::{Sandboxes, SandboxesConfig, Swept};
+pub use sandbox::{MappedRecord, Sandbox, SandboxRecord};
+pub use sandboxes::{Prepared, Sandboxes, SandboxesConfig, Swept};
 
 /// What the agent should write to `/proc/self/oom_score_adj` of the processes it starts, so that the kernel ends one of
 /// them, and not the sandbox's init, when memory runs out. The init has a lower one; all of a sandbox have a higher one

@@ -3,25 +3,69 @@ use std::collections::BTreeMap;
 
 use garth_kernel::seccomp::{self, Action, Case, Program, Test, Verdict};
 use rustix::thread::CapabilitySet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// The boundary of the runtime `default/native`.
+/// Which boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// `default/native`: the host's user namespace, few capabilities, a narrow filter.
+    Default,
+    /// `sysbox/native`: user namespaces of its own, virtual /proc and /sys.
+    Sysbox,
+}
+
+impl Level {
+    /// As a word on a command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Sysbox => "sysbox",
+        }
+    }
+
+    /// The level of this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Default, Self::Sysbox].into_iter().find(|level| level.word() == word)
+    }
+}
+
+/// The boundary of a level.
 #[derive(Debug)]
 pub struct Policy {
+    /// Which.
+    pub level: Level,
     /// Nodes of /proc that are covered.
     pub masked: Vec<String>,
-    /// Nodes of /proc that cannot be written.
+    /// Nodes of /proc that cannot be written; where users are mapped, the kernel sees to that.
     pub read_only: Vec<String>,
     /// Directories of /sys that are shown.
     pub shown: Vec<String>,
     /// Directories of /sys, as seen from the sandbox's network namespace, that are shown.
     pub shown_of_network: Vec<String>,
+    /// Directories of /sys that are there and empty.
+    pub empty: Vec<String>,
     /// Capabilities that processes can have; all others are out of reach.
     pub capabilities: CapabilitySet,
-    /// The system call filter, but for the calls that making a sandbox needs.
+    /// The system call filter, but for the calls that making a sandbox needs; with users mapped, all of it.
     pub early: Program,
     /// The rest of it.
     pub late: Program,
+}
+
+/// What differs where users are mapped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sysbox {
+    proc_unmasked: Vec<Node>,
+    sys_empty: Vec<Node>,
+    seccomp: Replaced,
+}
+
+/// Rules that stand in place of those of the default level.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replaced {
+    rules: Vec<Rule>,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +163,8 @@ struct RuleTest {
 enum Word {
     #[serde(rename = "allow")]
     Allow,
+    #[serde(rename = "notify")]
+    Notify,
     #[serde(rename = "success")]
     Success,
     #[serde(rename = "EPERM")]
@@ -139,6 +185,7 @@ impl From<Word> for Action {
         let errno = |e: Errno| Self::Errno(e.raw_os_error() as u16);
         match word {
             Word::Allow => Self::Allow,
+            Word::Notify => Self::Notify,
             Word::Success => Self::Errno(0),
             Word::Eperm => errno(Errno::PERM),
             Word::Enosys => errno(Errno::NOSYS),
@@ -150,23 +197,49 @@ impl From<Word> for Action {
 }
 
 impl Policy {
-    /// The built-in policy. An error is a mistake in the data files, which the tests find.
-    pub fn load() -> Result<Self, String> {
+    /// The built-in policy of a level. An error is a mistake in the data files, which the tests find.
+    pub fn load(level: Level) -> Result<Self, String> {
         let proc: Proc = parse(include_str!("../data/proc.json"))?;
         let sys: Sys = parse(include_str!("../data/sys.json"))?;
-        let paths = |nodes: Vec<Node>| nodes.into_iter().map(|node| node.path).collect();
-        let (verdicts, late, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
-        let (early, late) = split(verdicts, &late);
-        Ok(Self {
+        let (mut verdicts, late, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
+        let policy = Self {
+            level,
             masked: paths(proc.masked),
             read_only: paths(proc.read_only),
             shown: paths(sys.shown),
             shown_of_network: paths(sys.shown_of_own_network),
+            empty: Vec::new(),
             capabilities: capabilities(include_str!("../data/capabilities.json"))?,
-            early: Program::compile(&early, unknown),
-            late: Program::compile(&late, Action::Allow),
-        })
+            early: Program::compile(&BTreeMap::new(), Action::Allow),
+            late: Program::compile(&BTreeMap::new(), Action::Allow),
+        };
+        match level {
+            Level::Default => {
+                let (early, late) = split(verdicts, &late);
+                let (early, late) = (Program::compile(&early, unknown), Program::compile(&late, Action::Allow));
+                Ok(Self { early, late, ..policy })
+            }
+            Level::Sysbox => {
+                let sysbox: Sysbox = parse(include_str!("../data/sysbox.json"))?;
+                verdicts.extend(decided(sysbox.seccomp.rules)?);
+                let unmasked = paths(sysbox.proc_unmasked);
+                let masked = policy.masked.into_iter().filter(|path| !unmasked.contains(path)).collect();
+                let early = Program::compile(&verdicts, unknown);
+                Ok(Self {
+                    masked,
+                    read_only: Vec::new(),
+                    empty: paths(sysbox.sys_empty),
+                    capabilities: CapabilitySet::all(),
+                    early,
+                    ..policy
+                })
+            }
+        }
     }
+}
+
+fn paths(nodes: Vec<Node>) -> Vec<String> {
+    nodes.into_iter().map(|node| node.path).collect()
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
@@ -187,8 +260,13 @@ type Verdicts = BTreeMap<u32, Verdict>;
 /// All verdicts, the numbers of the late calls, and what is done with unknown calls.
 fn verdicts(text: &str) -> Result<(Verdicts, Vec<u32>, Action), String> {
     let calls: Calls = parse(text)?;
+    let late = numbers(&calls.late.calls).collect::<Result<_, _>>()?;
+    Ok((decided(calls.rules)?, late, calls.unknown.action.into()))
+}
+
+fn decided(rules: Vec<Rule>) -> Result<Verdicts, String> {
     let mut verdicts = BTreeMap::new();
-    for rule in calls.rules {
+    for rule in rules {
         let cases = rule.cases.iter().map(case).collect::<Result<_, _>>()?;
         let verdict = Verdict { cases, otherwise: rule.action.into() };
         for number in numbers(&rule.calls) {
@@ -197,7 +275,7 @@ fn verdicts(text: &str) -> Result<(Verdicts, Vec<u32>, Action), String> {
             }
         }
     }
-    Ok((verdicts, numbers(&calls.late.calls).collect::<Result<_, _>>()?, calls.unknown.action.into()))
+    Ok(verdicts)
 }
 
 fn numbers(calls: &str) -> impl Iterator<Item = Result<u32, String>> {
@@ -239,9 +317,11 @@ mod tests {
 
     #[test]
     fn the_data_files_are_read() {
-        let policy = Policy::load().expect("policy");
-        assert!(policy.masked.iter().any(|path| path == "kcore"));
-        assert!(policy.early.len() + policy.late.len() < 600);
+        for level in [Level::Default, Level::Sysbox] {
+            let policy = Policy::load(level).expect("policy");
+            assert!(policy.masked.iter().any(|path| path == "kcore"));
+            assert!(policy.early.len() + policy.late.len() < 600);
+        }
     }
 
     #[test]
@@ -284,7 +364,7 @@ mod tests {
         ];
         let docker =
             docker.iter().filter_map(|name| CapabilitySet::from_name(name)).fold(CapabilitySet::empty(), |a, b| a | b);
-        let ours = Policy::load().expect("policy").capabilities;
+        let ours = Policy::load(Level::Default).expect("policy").capabilities;
         assert!(docker.contains(ours) && docker != ours);
         assert!(!ours.intersects(CapabilitySet::MKNOD | CapabilitySet::NET_RAW | CapabilitySet::SYS_ADMIN));
     }

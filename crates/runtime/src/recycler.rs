@@ -19,6 +19,8 @@ pub(crate) enum Job {
     Started(Weak<Mutex<Slot>>),
     /// The sandbox in it has ended.
     Used(Slot),
+    /// It was taken and not needed.
+    Unused(Slot),
     /// Answer when everything before is done.
     Settle(SyncSender<()>),
     /// End.
@@ -59,6 +61,7 @@ pub(crate) fn recycle(shared: &Shared, jobs: &Receiver<Job>) {
             }
             Ok(Job::Started(slot)) => started.push_back((Instant::now() + SHORT, slot)),
             Ok(Job::Used(slot)) => used(shared, slot),
+            Ok(Job::Unused(slot)) => shared.retire(slot),
             Ok(Job::Settle(done)) => answer(&done),
             Err(RecvTimeoutError::Timeout) => {
                 let now = Instant::now();

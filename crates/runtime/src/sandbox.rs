@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use garth_spec::{Limits, SandboxId};
 use serde::{Deserialize, Serialize};
 
+use crate::Level;
 use crate::cgroups::Usage;
 use crate::error::{Doing, ErrorKind, Result};
+use crate::ids::{Claim, FirstId};
 use crate::recycler::{Job, Unmount};
 use crate::sandboxes::{Shared, Swept, slot_of};
 use crate::slots::{self, Process, SOCKET, Slot};
@@ -25,6 +27,20 @@ pub struct SandboxRecord {
     pub slot: String,
     /// The upper layers it writes to.
     pub uppers: Vec<PathBuf>,
+    /// Where users are mapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<MappedRecord>,
+}
+
+/// What is recorded besides where users are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedRecord {
+    /// The user on the host that the sandbox's root is; the 65,535 after it are its too, and the groups of these numbers.
+    pub first: FirstId,
+    /// The keeper's id on the host.
+    pub keeper: i32,
+    /// When that started, in clock ticks from boot.
+    pub keeper_started: u64,
 }
 
 /// A running sandbox. Dropping it leaves the sandbox running.
@@ -36,6 +52,7 @@ pub struct Sandbox {
     mounts: Option<OwnedFd>,
     slot: Arc<Mutex<Slot>>,
     uppers: Vec<PathBuf>,
+    mapped: Option<MappedRecord>,
     shared: Arc<Shared>,
 }
 
@@ -43,19 +60,33 @@ impl Sandbox {
     /// `slot` has an init that entered.
     pub(crate) fn new(id: SandboxId, mut slot: Slot, uppers: Vec<PathBuf>, shared: Arc<Shared>) -> Self {
         let init = slot.init.take().expect("a slot that entered has an init");
-        let (init, started, mounts) = (init.process, init.started, Some(init.mounts));
+        let (init, started, mounts) = (init.process, init.started, init.mounts);
+        let mapped = slot.keeper.as_ref().map(|keeper| MappedRecord {
+            first: keeper.first,
+            keeper: keeper.process.pid,
+            keeper_started: keeper.started,
+        });
         let slot = Arc::new(Mutex::new(slot));
         shared.send(Job::Started(Arc::downgrade(&slot)));
-        Self { id, init, started, mounts, slot, uppers, shared }
+        Self { id, init, started, mounts, slot, uppers, mapped, shared }
     }
 
-    pub(crate) fn recovered(id: SandboxId, init: Process, record: &SandboxRecord, shared: Arc<Shared>) -> Self {
+    pub(crate) fn recovered(
+        id: SandboxId,
+        init: Process,
+        record: &SandboxRecord,
+        mapped: Option<(Option<Process>, Option<Claim>)>,
+        shared: Arc<Shared>,
+    ) -> Self {
         shared.adopt(id, &record.slot);
         let mounts = fs::File::open(format!("/proc/{}/ns/mnt", init.pid)).ok().map(Into::into);
         let (limits, base) = (Limits::default(), Usage::default());
-        let slot = Slot { name: record.slot.clone(), spawner: None, init: None, limits, base };
-        let (started, uppers) = (record.started, record.uppers.clone());
-        Self { id, init, started, mounts, slot: Arc::new(Mutex::new(slot)), uppers, shared }
+        let level = if mapped.is_some() { Level::Sysbox } else { Level::Default };
+        let (orphan, ids) = mapped.unwrap_or_default();
+        let name = record.slot.clone();
+        let slot = Slot { name, level, keeper: None, orphan, ids, spawner: None, init: None, limits, base };
+        let (started, uppers, mapped) = (record.started, record.uppers.clone(), record.mapped);
+        Self { id, init, started, mounts, slot: Arc::new(Mutex::new(slot)), uppers, mapped, shared }
     }
 
     /// Its id.
@@ -71,6 +102,7 @@ impl Sandbox {
             boot: self.shared.boot().to_owned(),
             slot: self.slot(|slot| slot.name.clone()),
             uppers: self.uppers.clone(),
+            mapped: self.mapped,
         }
     }
 
@@ -116,6 +148,7 @@ impl Sandbox {
     /// on the same disk waits for that.
     pub fn destroy(self) -> Result<()> {
         self.init.end().doing(|| format!("end the sandbox {}", self.id))?;
+        self.slot(|slot| slot.end_keeper()).doing(|| format!("end the keeper of the sandbox {}", self.id))?;
         let Self { id, mounts, slot, uppers, shared, .. } = self;
         shared.layers.end(&uppers);
         shared.unmount(Unmount::Namespace(mounts, uppers));

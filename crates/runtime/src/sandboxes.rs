@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use garth_spec::SandboxId;
-use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroups::Cgroups;
-use crate::disk::{self, Disk, Layers};
+use crate::disk::{self, Disk, Layers, Owners};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
+use crate::ids::{Claim, IdRanges};
 use crate::recycler::{self, Job, Unmount};
-use crate::sandbox::{Sandbox, SandboxRecord};
+use crate::sandbox::{MappedRecord, Sandbox, SandboxRecord};
 use crate::slots::{self, Process, SLOT, SOCKET, Slot, Spawner};
-use crate::{AgentBinary, SandboxPlan};
+use crate::{AgentBinary, Level, SandboxPlan};
 
 /// What [`Sandboxes`] need to know.
 #[derive(Debug)]
@@ -59,16 +59,36 @@ pub(crate) struct Shared {
     pub(crate) layers: Layers,
     jobs: Mutex<Sender<Job>>,
     unmounts: Mutex<Sender<Unmount>>,
-    root: Mutex<Option<Spawner>>,
+    roots: Mutex<Roots>,
+    ids: IdRanges,
     slots: Mutex<Slots>,
     boot: String,
     next: AtomicU32,
 }
 
+/// The spawner that all others of a level are forked from.
+#[derive(Debug, Default)]
+struct Roots {
+    default: Option<Spawner>,
+    mapped: Option<Spawner>,
+}
+
+impl Roots {
+    fn of(&mut self, level: Level) -> &mut Option<Spawner> {
+        match level {
+            Level::Default => &mut self.default,
+            Level::Sysbox => &mut self.mapped,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Slots {
     warm: Vec<Slot>,
+    /// Slots without an init; of mapped users there are none: those are used once.
     idle: Vec<Slot>,
+    /// Whether a sandbox of mapped users was asked for: some are kept ready from then on.
+    mapped_wanted: bool,
     /// Names of all slots of this daemon, the used ones too.
     known: HashSet<String>,
     /// Sandboxes with a handle.
@@ -94,7 +114,8 @@ impl Sandboxes {
             layers: Layers::default(),
             jobs: Mutex::new(sender),
             unmounts: Mutex::new(unmounts),
-            root: Mutex::new(None),
+            roots: Mutex::default(),
+            ids: IdRanges::read().doing(|| "read the machine's user ids".to_owned())?,
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
             next: AtomicU32::new(0),
@@ -107,19 +128,38 @@ impl Sandboxes {
         Ok(Self { shared, threads })
     }
 
+    /// Takes what a sandbox of this level will run in, made ahead where there is one.
+    pub fn prepare(&self, level: Level) -> Result<Prepared> {
+        if level == Level::Sysbox {
+            self.shared.slots().mapped_wanted = true;
+        }
+        let slot = self.shared.take(level)?;
+        Ok(Prepared { slot: Some(slot), shared: Arc::clone(&self.shared) })
+    }
+
     /// Starts a sandbox. Returns when its init has applied the plan; the agent answers on
     /// [`Sandbox::agent_socket`] right after (requests wait in the socket). `netns` is its configured network
-    /// namespace; one with loopback alone is made when there is none.
+    /// namespace; one with loopback alone is made when there is none. Where users are mapped, it is
+    /// [`Prepared::netns`], and `None` here.
     ///
     /// After an error nothing of the sandbox is left.
-    pub fn start(&self, id: SandboxId, plan: &SandboxPlan, netns: Option<OwnedFd>) -> Result<Sandbox> {
+    pub fn start(
+        &self,
+        mut prepared: Prepared,
+        id: SandboxId,
+        plan: &SandboxPlan,
+        netns: Option<OwnedFd>,
+    ) -> Result<Sandbox> {
         plan.check().doing(|| "carry out the plan".to_owned())?;
-        let netns = match netns {
-            Some(netns) => netns,
-            None => garth_kernel::netns::with_loopback(open_ports).doing(|| "make a network namespace".to_owned())?,
+        let netns = match (netns, prepared.netns()) {
+            (None, None) => {
+                let made = garth_kernel::netns::with_loopback(open_ports);
+                Some(made.doing(|| "make a network namespace".to_owned())?)
+            }
+            (netns, _) => netns,
         };
-        let mut slot = self.shared.take()?;
-        let result = self.shared.enter(&mut slot, id, plan, &netns);
+        let mut slot = prepared.slot.take().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
+        let result = self.shared.enter(&mut slot, id, plan, netns.as_ref());
         self.shared.send(Job::Refill);
         match result {
             Ok(()) => Ok(Sandbox::new(id, slot, disk::uppers(plan), Arc::clone(&self.shared))),
@@ -135,17 +175,16 @@ impl Sandboxes {
         if record.boot != self.shared.boot {
             return Ok(None);
         }
-        let Some(pid) = Pid::from_raw(record.pid) else { return Ok(None) };
-        // The descriptor first: if the process it names has the recorded start time, it stays the right one.
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
-        let process = Process { pid: record.pid, pidfd };
-        let same = slots::start_time(record.pid).is_ok_and(|started| started == record.started);
-        let gone = process.gone_within(std::time::Duration::ZERO).doing(|| "look at the sandbox's init".to_owned())?;
-        if !same || gone {
-            return Ok(None);
-        }
+        let Some(process) = Process::find(record.pid, record.started) else { return Ok(None) };
+        let mapped = match &record.mapped {
+            Some(mapped) => match self.shared.recover_mapped(mapped)? {
+                Some(found) => Some(found),
+                None => return Ok(None),
+            },
+            None => None,
+        };
         self.shared.layers.adopt(&record.uppers);
-        Ok(Some(Sandbox::recovered(id, process, record, Arc::clone(&self.shared))))
+        Ok(Some(Sandbox::recovered(id, process, record, mapped, Arc::clone(&self.shared))))
     }
 
     /// Ends what earlier daemons left: every slot and directory that belongs neither to a [`Sandbox`] of now nor to one
@@ -189,9 +228,8 @@ impl Drop for Sandboxes {
             (std::mem::take(&mut slots.warm), std::mem::take(&mut slots.idle))
         };
         warm.into_iter().chain(idle).for_each(|slot| self.shared.retire(slot));
-        if let Some(root) = self.shared.root().take() {
-            slots::reap(root);
-        }
+        let roots = std::mem::take(&mut *self.shared.roots());
+        [roots.default, roots.mapped].into_iter().flatten().for_each(slots::reap);
         self.shared.cgroups.close();
     }
 }
@@ -201,8 +239,8 @@ impl Shared {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn root(&self) -> MutexGuard<'_, Option<Spawner>> {
-        self.root.lock().unwrap_or_else(PoisonError::into_inner)
+    fn roots(&self) -> MutexGuard<'_, Roots> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn send(&self, job: Job) {
@@ -245,13 +283,13 @@ impl Shared {
     }
 
     /// A warm slot: a ready one, or one made now.
-    fn take(&self) -> Result<Slot> {
+    fn take(&self, level: Level) -> Result<Slot> {
         loop {
             let (warm, idle) = {
                 let mut slots = self.slots();
-                match slots.warm.pop() {
+                match slots.take_warm(level) {
                     Some(slot) => (Some(slot), None),
-                    None => (None, slots.idle.pop()),
+                    None => (None, slots.take_idle(level)),
                 }
             };
             match (warm, idle) {
@@ -262,7 +300,7 @@ impl Shared {
                     Ok(slot) => return Ok(slot),
                     Err(_) => continue,
                 },
-                (None, None) => return self.create().and_then(|slot| self.warm(slot)),
+                (None, None) => return self.create(level).and_then(|slot| self.warm(slot)),
             }
         }
     }
@@ -278,22 +316,42 @@ impl Shared {
         }
     }
 
-    fn create(&self) -> Result<Slot> {
+    fn create(&self, level: Level) -> Result<Slot> {
+        let ids = match level {
+            Level::Default => None,
+            Level::Sysbox => Some(self.claim_ids()?),
+        };
         let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         self.slots().known.insert(name.clone());
-        let mut root = self.root();
+        let mut roots = self.roots();
+        let root = roots.of(level);
         if let Some(dead) = root.take_if(|root| !root.is_alive()) {
             slots::reap(dead);
         }
         if root.is_none() {
-            *root = Some(Spawner::start(&self.agent, &self.cgroups)?);
+            *root = Some(Spawner::start(&self.agent, &self.cgroups, level)?);
         }
         let spawner = root.as_ref().ok_or(ErrorKind::Spawner).doing(|| "start the spawner".to_owned())?;
-        Slot::create(spawner, &self.cgroups, name)
+        Slot::create(spawner, &self.cgroups, name, ids)
+    }
+
+    fn claim_ids(&self) -> Result<Claim> {
+        let doing = || "find user ids for a sandbox".to_owned();
+        let mut random = [0; 4];
+        rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty()).doing(doing)?;
+        self.ids.claim(u32::from_ne_bytes(random)).doing(doing)?.ok_or(ErrorKind::NoIds).doing(doing)
+    }
+
+    /// The keeper and the claim on the ids of a sandbox that an earlier daemon started. `None` when it has lost both, and
+    /// someone else has its ids now.
+    fn recover_mapped(&self, record: &MappedRecord) -> Result<Option<(Option<Process>, Option<Claim>)>> {
+        let keeper = Process::find(record.keeper, record.keeper_started);
+        let claim = self.ids.claim_again(record.first).doing(|| "claim a sandbox's user ids again".to_owned())?;
+        Ok((keeper.is_some() || claim.is_some()).then_some((keeper, claim)))
     }
 
     /// Makes a warm slot the sandbox. The init joins its network while the disk is mounted here.
-    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, netns: &OwnedFd) -> Result<()> {
+    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, netns: Option<&OwnedFd>) -> Result<()> {
         if slot.limits != plan.limits {
             self.cgroups.limit(&slot.name, &plan.limits).doing(|| "set the limits".to_owned())?;
             slot.limits = plan.limits;
@@ -313,9 +371,14 @@ impl Shared {
             hosts: plan.hosts.clone(),
             agent: plan.agent.clone(),
         };
-        init.order(&order, netns.as_fd()).doing(|| "give the sandbox its order".to_owned())?;
-        let disk = Disk::open(plan, &self.layers)?;
-        let entered = init.enter(&disk.fds());
+        init.order(&order, netns.map(AsFd::as_fd)).doing(|| "give the sandbox its order".to_owned())?;
+        let owners = match &slot.keeper {
+            Some(keeper) => Owners::Mapped { users: keeper.users.as_fd(), first: keeper.first },
+            None => Owners::AsStored,
+        };
+        let disk = Disk::open(plan, &self.layers, owners)?;
+        let born = if slot.keeper.is_some() { init.born() } else { Ok(()) };
+        let entered = born.and_then(|()| init.enter(&disk.fds())).and_then(|()| init.hold_mounts());
         // From here on the sandbox alone holds its mounts.
         drop(disk);
         entered.doing(|| "start the sandbox".to_owned()).inspect_err(|_| self.layers.end(&disk::uppers(plan)))?;
@@ -324,18 +387,25 @@ impl Shared {
     }
 
     fn abandon(&self, mut slot: Slot, plan: &SandboxPlan) {
-        let mounts = slot.init.take().map(slots::Init::discard);
+        let mounts = slot.init.take().and_then(slots::Init::discard);
         self.unmount(Unmount::Namespace(mounts, disk::uppers(plan)));
         self.send(Job::Used(slot));
     }
 
     /// Makes slots until enough are warm. An error here shows again, to someone, at the next start.
     pub(crate) fn refill(&self) {
-        while self.slots().warm.len() < WARM {
-            let idle = self.slots().idle.pop();
+        self.refill_level(Level::Default);
+        if self.slots().mapped_wanted {
+            self.refill_level(Level::Sysbox);
+        }
+    }
+
+    fn refill_level(&self, level: Level) {
+        while self.slots().warm.iter().filter(|slot| slot.level == level).count() < WARM {
+            let idle = self.slots().take_idle(level);
             let slot = match idle {
                 Some(slot) => Ok(slot),
-                None => self.create(),
+                None => self.create(level),
             };
             match slot.and_then(|slot| self.warm(slot)) {
                 Ok(slot) => self.slots().warm.push(slot),
@@ -366,6 +436,41 @@ impl Shared {
         let name = slot.name.clone();
         slot.retire(&self.cgroups);
         self.slots().known.remove(&name);
+    }
+}
+
+impl Slots {
+    fn take_warm(&mut self, level: Level) -> Option<Slot> {
+        let at = self.warm.iter().rposition(|slot| slot.level == level)?;
+        Some(self.warm.remove(at))
+    }
+
+    fn take_idle(&mut self, level: Level) -> Option<Slot> {
+        let at = self.idle.iter().rposition(|slot| slot.level == level)?;
+        Some(self.idle.remove(at))
+    }
+}
+
+/// What a sandbox will run in. Dropped unused, it is made ready for another.
+#[derive(Debug)]
+pub struct Prepared {
+    slot: Option<Slot>,
+    shared: Arc<Shared>,
+}
+
+impl Prepared {
+    /// The sandbox's own network namespace, with nothing in it but loopback, down; `None` where it is given one at the
+    /// start.
+    pub fn netns(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.slot.as_ref()?.keeper.as_ref()?.netns.as_fd())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.shared.send(Job::Unused(slot));
+        }
     }
 }
 

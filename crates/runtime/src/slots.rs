@@ -16,7 +16,10 @@ use crate::cgroups::{self, Cgroups, Usage};
 use crate::channel::Channel;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::{self, Order, Reply, Report, Request};
-use crate::{AgentBinary, Policy};
+use crate::ids::{Claim, FirstId};
+use crate::{AgentBinary, Level, Policy};
+
+mod mapped;
 
 /// How long a spawner or an init may take to answer, and a killed process to end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +39,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// The process with this id that began at this time, if it has not ended.
+    pub(crate) fn find(pid: i32, started: u64) -> Option<Self> {
+        // The descriptor first: if the process it names has this start time, it stays the right one.
+        let handle = rustix::process::Pid::from_raw(pid)?;
+        let pidfd = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()).ok()?;
+        let process = Self { pid, pidfd };
+        let same = start_time(pid).is_ok_and(|found| found == started);
+        (same && process.is_alive()).then_some(process)
+    }
+
     /// Ends it and waits until it is gone.
     pub(crate) fn end(&self) -> std::result::Result<(), ErrorKind> {
         match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
@@ -66,16 +79,17 @@ impl Process {
 
 impl Spawner {
     /// Starts the root spawner: the agent binary in its spawner mode, with its base built.
-    pub(crate) fn start(agent: &AgentBinary, cgroups: &Cgroups) -> Result<Self> {
+    pub(crate) fn start(agent: &AgentBinary, cgroups: &Cgroups, level: Level) -> Result<Self> {
         let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
         ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
-        let spawner = Self { process: exec(agent, theirs).doing(|| "start the spawner".to_owned())?, channel: ours };
+        let process = exec(agent, theirs, level).doing(|| "start the spawner".to_owned())?;
+        let spawner = Self { process, channel: ours };
         if let Cgroups::V1(v1) = cgroups
             && let Some(devices) = v1.devices()
         {
             spawner.enter(devices).doing(|| "restrict devices".to_owned())?;
         }
-        let (names, links) = cgroups.layout();
+        let (names, links) = cgroups.layout(level);
         spawner.ask(&Request::Base { cgroups: names, links }, &[])?;
         Ok(spawner)
     }
@@ -85,17 +99,17 @@ impl Spawner {
     }
 
     /// Forks the spawner of a slot and moves it into the slot's cgroups.
-    pub(crate) fn fork(&self, cgroups: &Cgroups, slot: &str) -> Result<Self> {
+    pub(crate) fn fork(&self, cgroups: &Cgroups, slot: &str, level: Level) -> Result<Self> {
         let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
         ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
         let spawner = Self { process: self.child(&Request::Slot, &[theirs.as_fd()])?, channel: ours };
-        let directories = cgroups.directories(slot);
         if matches!(cgroups, Cgroups::V1(_)) {
-            for directory in &directories {
+            for directory in &cgroups.directories(slot) {
                 spawner.enter(directory).doing(|| format!("enter {}", directory.display()))?;
             }
         }
-        let shown = directories.iter().map(|path| cgroups::detached(path)).collect::<Result<Vec<_>>>()?;
+        let shown = cgroups.shown(slot, level);
+        let shown = shown.iter().map(|path| cgroups::detached(path)).collect::<Result<Vec<_>>>()?;
         spawner.ask(&Request::Cgroups, &shown.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
         Ok(spawner)
     }
@@ -133,12 +147,12 @@ impl Spawner {
 }
 
 /// The root spawner is the daemon's only child; it is waited for by [`reap`].
-fn exec(agent: &AgentBinary, channel: Channel) -> std::result::Result<Process, ErrorKind> {
+fn exec(agent: &AgentBinary, channel: Channel, level: Level) -> std::result::Result<Process, ErrorKind> {
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     let child = Command::new(format!("/proc/self/fd/{}", agent.0.as_raw_fd()))
         .arg0("garth-agent")
-        .arg("spawner")
+        .args(["spawner", level.word()])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(channel)))
@@ -168,7 +182,7 @@ pub(crate) struct Init {
     pub(crate) started: u64,
     pub(crate) channel: Channel,
     /// Its mount namespace: held, so that the namespace ends after `destroy` and not in it.
-    pub(crate) mounts: OwnedFd,
+    pub(crate) mounts: Option<OwnedFd>,
     /// Holds its socket; renamed when it gets a sandbox's id.
     pub(crate) directory: PathBuf,
 }
@@ -189,9 +203,22 @@ fn look(init: &Process, channel: &Channel) -> std::result::Result<(u64, OwnedFd)
 }
 
 impl Init {
-    /// Sends its order.
-    pub(crate) fn order(&self, order: &Order, netns: BorrowedFd<'_>) -> std::result::Result<(), ErrorKind> {
-        Ok(self.channel.send(order, &[netns])?)
+    /// Sends its order, with its network namespace where it has none yet.
+    pub(crate) fn order(&self, order: &Order, netns: Option<BorrowedFd<'_>>) -> std::result::Result<(), ErrorKind> {
+        Ok(self.channel.send(order, netns.as_slice())?)
+    }
+
+    /// Waits until the porter that was here has made the real one.
+    pub(crate) fn born(&mut self) -> std::result::Result<(), ErrorKind> {
+        let (pid, fds) = match self.channel.receive::<Report>()? {
+            Some((Report::Born { pid }, fds)) => (pid, fds),
+            Some((Report::Failed(failure), _)) => return Err(failure.into_kind()),
+            _ => return Err(ErrorKind::Spawner),
+        };
+        let pidfd = fds.into_iter().next().ok_or(ErrorKind::Spawner)?;
+        self.process = Process { pid, pidfd };
+        self.started = start_time(pid)?;
+        Ok(())
     }
 
     /// Sends its disk and waits until it has entered.
@@ -201,18 +228,46 @@ impl Init {
         expect(&self.channel, &Report::Entered)
     }
 
+    /// Holds its mount namespace, if that is not held yet.
+    pub(crate) fn hold_mounts(&mut self) -> std::result::Result<(), ErrorKind> {
+        if self.mounts.is_none() {
+            self.mounts = Some(File::open(format!("/proc/{}/ns/mnt", self.process.pid))?.into());
+        }
+        Ok(())
+    }
+
     /// Ends it. What it mounted ends when the returned hold is dropped.
-    pub(crate) fn discard(self) -> OwnedFd {
+    pub(crate) fn discard(self) -> Option<OwnedFd> {
         let _ = self.process.end();
         let _ = std::fs::remove_dir_all(&self.directory);
         self.mounts
     }
 }
 
+/// The process beside a sandbox of mapped users.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) process: Process,
+    /// As [`Init::started`].
+    pub(crate) started: u64,
+    /// The outer user namespace: the map of the sandbox's users.
+    pub(crate) users: OwnedFd,
+    /// The sandbox's network namespace.
+    pub(crate) netns: OwnedFd,
+    /// The user on the host that its root is.
+    pub(crate) first: FirstId,
+}
+
 /// A cgroup set with its spawner and, when warm, an init.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) name: String,
+    pub(crate) level: Level,
+    pub(crate) keeper: Option<Keeper>,
+    /// The keeper that an earlier daemon made.
+    pub(crate) orphan: Option<Process>,
+    /// The users of its sandbox.
+    pub(crate) ids: Option<Claim>,
     pub(crate) spawner: Option<Spawner>,
     pub(crate) init: Option<Init>,
     /// The limits its cgroups have.
@@ -222,11 +277,19 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn create(root: &Spawner, cgroups: &Cgroups, name: String) -> Result<Self> {
+    pub(crate) fn create(root: &Spawner, cgroups: &Cgroups, name: String, ids: Option<Claim>) -> Result<Self> {
         let limits = Limits::default();
-        cgroups.create(&name, &limits).doing(|| format!("make the cgroups of slot {name}"))?;
-        match root.fork(cgroups, &name) {
-            Ok(spawner) => Ok(Self { name, spawner: Some(spawner), init: None, limits, base: Usage::default() }),
+        let level = if ids.is_some() { Level::Sysbox } else { Level::Default };
+        let make = || {
+            cgroups.create(&name, &limits)?;
+            ids.as_ref().map_or(Ok(()), |ids| cgroups.delegate(&name, ids.first.get()))
+        };
+        let made = make().doing(|| format!("make the cgroups of slot {name}"));
+        match made.and_then(|()| root.fork(cgroups, &name, level)) {
+            Ok(spawner) => {
+                let (spawner, base) = (Some(spawner), Usage::default());
+                Ok(Self { name, level, keeper: None, orphan: None, ids, spawner, init: None, limits, base })
+            }
             Err(e) => {
                 let _ = cgroups.remove(&name);
                 Err(e)
@@ -236,11 +299,43 @@ impl Slot {
 
     /// Whether an order would reach an init.
     pub(crate) fn is_ready(&self) -> bool {
-        self.init.as_ref().is_some_and(|init| init.process.is_alive())
+        let keeper = self.keeper.as_ref().is_none_or(|keeper| keeper.process.is_alive());
+        keeper && self.init.as_ref().is_some_and(|init| init.process.is_alive())
     }
 
     /// Has the spawner clone an init, and waits until that is warm.
     pub(crate) fn warm(&mut self, cgroups: &Cgroups, run_dir: &Path) -> Result<()> {
+        match self.level {
+            Level::Default => self.warm_init(cgroups, run_dir),
+            Level::Sysbox => self.warm_mapped(cgroups, run_dir),
+        }
+    }
+
+    /// Has the spawner clone a keeper, which makes a porter; the spawner's work is done then.
+    fn warm_mapped(&mut self, cgroups: &Cgroups, run_dir: &Path) -> Result<()> {
+        let doing = || "prepare a sandbox of mapped users".to_owned();
+        let (spawner, ids) = self.spawner.as_ref().zip(self.ids.as_ref()).ok_or(ErrorKind::Spawner).doing(doing)?;
+        let directory = run_dir.join(format!(".warm-{}", self.name));
+        let listener = listen(&directory, &self.name).doing(|| format!("listen in {}", directory.display()))?;
+        match mapped::warm(spawner, ids, cgroups, &self.name, &listener) {
+            Ok((keeper, porter, channel)) => {
+                self.keeper = Some(keeper);
+                self.init = Some(Init { process: porter, started: 0, channel, mounts: None, directory });
+                // The one process that is there without a sandbox from now on is the keeper.
+                self.base.pids = 1;
+            }
+            Err(kind) => {
+                let _ = std::fs::remove_dir_all(&directory);
+                return Err(kind).doing(doing);
+            }
+        }
+        if let Some(spawner) = self.spawner.take() {
+            spawner.close();
+        }
+        Ok(())
+    }
+
+    fn warm_init(&mut self, cgroups: &Cgroups, run_dir: &Path) -> Result<()> {
         let spawner = self.spawner.as_ref().ok_or(ErrorKind::Spawner).doing(|| "warm a slot".to_owned())?;
         let directory = run_dir.join(format!(".warm-{}", self.name));
         let listener = listen(&directory, &self.name).doing(|| format!("listen in {}", directory.display()))?;
@@ -256,7 +351,7 @@ impl Slot {
         drop(theirs);
         match look(&process, &ours).doing(|| "prepare a sandbox".to_owned()) {
             Ok((started, mounts)) => {
-                self.init = Some(Init { process, started, channel: ours, mounts, directory });
+                self.init = Some(Init { process, started, channel: ours, mounts: Some(mounts), directory });
                 Ok(())
             }
             Err(e) => {
@@ -267,12 +362,20 @@ impl Slot {
         }
     }
 
+    /// Ends the process beside the sandbox.
+    pub(crate) fn end_keeper(&self) -> std::result::Result<(), ErrorKind> {
+        let made_here = self.keeper.as_ref().map(|keeper| &keeper.process);
+        made_here.into_iter().chain(&self.orphan).try_for_each(Process::end)
+    }
+
     /// Ends what is in the slot and removes it.
-    pub(crate) fn retire(self, cgroups: &Cgroups) {
-        if let Some(init) = self.init {
+    pub(crate) fn retire(mut self, cgroups: &Cgroups) {
+        if let Some(init) = self.init.take() {
             init.discard();
         }
-        if let Some(spawner) = self.spawner {
+        // What cannot be ended now is found by the next daemon's sweep.
+        let _ = self.end_keeper();
+        if let Some(spawner) = self.spawner.take() {
             spawner.close();
         }
         remove_patiently(cgroups, &self.name);
@@ -320,5 +423,5 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
 
 /// Checks the data files of the boundary early, in the daemon, where an error can be told.
 pub(crate) fn check_policy() -> std::result::Result<(), ErrorKind> {
-    Policy::load().map(|_| ()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
+    [Level::Default, Level::Sysbox].into_iter().try_for_each(|level| Policy::load(level).map(drop)).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
 }

@@ -10,19 +10,20 @@ use garth_kernel::signal;
 use rustix::fs::CWD;
 use rustix::mount::MoveMountFlags;
 
-use crate::Policy;
-use crate::cgroups::SHOWN;
+use crate::cgroups::how_shown;
 use crate::channel::Channel;
 use crate::handshake::{Failure, Reply, Request};
 use crate::inside::{Entered, become_sandbox};
+use crate::keeper;
 use crate::steps::{Fds, apply, base_steps};
+use crate::{Level, Policy};
 
 /// Serves the daemon's requests on `channel` until it closes. In a child that became the init of a sandbox, calls
 /// `serve` and returns what it returns; in the spawner itself returns `None`.
 ///
 /// Call it first thing: the process must have one thread. Needs root.
-pub fn run<R>(channel: OwnedFd, serve: impl FnOnce(Entered) -> R) -> Option<R> {
-    let policy = Policy::load().ok()?;
+pub fn run<R>(level: Level, channel: OwnedFd, serve: impl FnOnce(Entered) -> R) -> Option<R> {
+    let policy = Policy::load(level).ok()?;
     let single = SingleThreaded::check().ok()?;
     signal::unblock_all().ok()?;
     signal::children(signal::ChildEnds::Reaped).ok()?;
@@ -30,9 +31,21 @@ pub fn run<R>(channel: OwnedFd, serve: impl FnOnce(Entered) -> R) -> Option<R> {
     // spawners that ended early are reaped here, whatever the host's own init does.
     rustix::process::setsid().ok()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).ok()?;
-    let spawner = Spawner { channel: channel.into(), cgroups: Vec::new(), single, policy };
-    let (init, policy) = spawner.serve()?;
-    become_sandbox(init.channel, init.listener, &policy).map(serve)
+    let mut spawner = Spawner { channel: channel.into(), cgroups: Vec::new(), single, policy };
+    let child = spawner.serve()?;
+    // The parent's end.
+    let Spawner { channel, single, policy, .. } = spawner;
+    drop(channel);
+    match child {
+        Child::Init(init) => become_sandbox(init.channel, init.listener, &policy).map(serve),
+        Child::Keeper(channel) => keeper::run(channel, &policy, &single).map(serve),
+    }
+}
+
+/// What a process that left the spawner's loop is to become.
+enum Child {
+    Init(Init),
+    Keeper(Channel),
 }
 
 struct Spawner {
@@ -54,19 +67,19 @@ enum Outcome {
     Reply(Reply, Option<OwnedFd>),
     /// This is the forked slot spawner: it serves the new channel.
     Slot(Channel),
-    /// This is the new init.
-    Init(Init),
+    /// This is a new process that is not a spawner.
+    Child(Child),
 }
 
 impl Spawner {
-    /// Returns in an init, or `None` when the daemon closed the channel.
-    fn serve(mut self) -> Option<(Init, Policy)> {
+    /// Returns in a child that is no spawner, or `None` when the daemon closed the channel.
+    fn serve(&mut self) -> Option<Child> {
         loop {
             let (request, fds) = self.channel.receive::<Request>().ok()??;
             match self.handle(request, fds) {
                 Ok(Outcome::Reply(reply, fd)) => self.reply(&reply, fd.as_ref())?,
                 Ok(Outcome::Slot(channel)) => self.channel = channel,
-                Ok(Outcome::Init(init)) => return Some((init, self.policy)),
+                Ok(Outcome::Child(child)) => return Some(child),
                 Err(failure) => self.reply(&Reply::Failed(failure), None)?,
             }
         }
@@ -90,6 +103,7 @@ impl Spawner {
                 Ok(Outcome::Reply(Reply::Done, None))
             }
             Request::Init => self.clone_init(fds),
+            Request::Keeper => self.clone_keeper(fds),
         }
     }
 
@@ -113,7 +127,7 @@ impl Spawner {
         };
         for (mount, place) in mounts.iter().zip(&places) {
             rustix::mount::move_mount(mount, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-                .and_then(|()| rustix::mount::mount_remount(place, SHOWN, c""))
+                .and_then(|()| rustix::mount::mount_remount(place, how_shown(self.policy.level), c""))
                 .map_err(|e| failure(&format!("show {place}"), Some(&e.into())))?;
         }
         Ok(())
@@ -126,7 +140,18 @@ impl Spawner {
         let cgroup = fds.next();
         let fork = namespace::fork(&self.single, Namespaces::SANDBOX, cgroup.as_ref().map(AsFd::as_fd));
         Ok(match fork.map_err(|e| failure("clone the init", Some(&e)))? {
-            Fork::Child => Outcome::Init(Init { channel: channel.into(), listener }),
+            Fork::Child => Outcome::Child(Child::Init(Init { channel: channel.into(), listener })),
+            Fork::Parent { pid, pidfd } => {
+                Outcome::Reply(Reply::Child { pid: pid.as_raw_nonzero().get() }, Some(pidfd))
+            }
+        })
+    }
+
+    fn clone_keeper(&self, fds: Vec<OwnedFd>) -> Result<Outcome, Failure> {
+        let channel = fds.into_iter().next().ok_or_else(|| failure("take the keeper's channel", None))?;
+        let fork = namespace::fork(&self.single, Namespaces::MOUNTS, None);
+        Ok(match fork.map_err(|e| failure("clone the keeper", Some(&e)))? {
+            Fork::Child => Outcome::Child(Child::Keeper(channel.into())),
             Fork::Parent { pid, pidfd } => {
                 Outcome::Reply(Reply::Child { pid: pid.as_raw_nonzero().get() }, Some(pidfd))
             }

@@ -4,6 +4,7 @@
 //!  base_steps   once per spawner       leave the host's mounts, show the allowed parts of /sys
 //!  warm_steps   once per init, ahead   /proc with its masks, /dev, /run, bounding set
 //!  network_steps, enter_steps          at the start: network, disk, pivot_root, filter, capabilities
+//!  mapped::*                           the same where users are mapped, by three processes
 //! ```
 //!
 //! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
@@ -12,11 +13,12 @@ use std::fmt;
 
 use rustix::mount::MountFlags;
 
-use crate::Policy;
+use crate::{Level, Policy};
 use crate::handshake::Order;
 
 mod apply;
-pub(crate) use apply::{Fds, apply};
+pub mod mapped;
+pub(crate) use apply::{Fds, apply, open_proc};
 
 /// One thing to do. Carried out in order; the first that fails ends the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,17 @@ pub enum Step {
     Enter(&'static str),
     /// Makes a directory.
     Directory(String),
+    /// Makes an empty file.
+    File(String),
+    /// Gives a file to a user and the group of the same number.
+    Give {
+        /// Which.
+        at: String,
+        /// To whom.
+        id: u32,
+    },
+    /// A mount namespace of its own; when the user namespace is another, with all that is mounted locked.
+    OwnMounts,
     /// Makes a symbolic link.
     Link {
         /// The new name.
@@ -86,8 +99,13 @@ pub enum Step {
     WaitForChildren,
     /// A limit that neither the init nor its children can raise.
     CoreLimit(u64),
-    /// How early the kernel ends this process when memory runs out.
-    OomScore(i32),
+    /// Writes into a file of a kernel file system.
+    Write {
+        /// Which.
+        at: &'static str,
+        /// What.
+        text: String,
+    },
     /// `/dev/null` as standard input, output and error.
     NoStdio,
     /// Takes all capabilities but the policy's out of reach of every future program.
@@ -105,6 +123,14 @@ pub enum Step {
     },
     /// Moves a finished tree of mounts from `stage/` onto a directory of the disk, which is made when it is missing.
     MoveToDisk(&'static str),
+    /// The same with a copy: what is locked cannot be moved.
+    CopyToDisk(&'static str),
+    /// Mounts the proc of the init's pid namespace on `stage/proc`.
+    ProcOfInit,
+    /// Puts the virtual files over those of `stage/proc`.
+    ShowViews,
+    /// Mounts a copy of a tree of mounts over it: the copy's root is not locked, what is on it stays so.
+    Loosen(&'static str),
     /// The host name.
     Hostname(String),
     /// A file of `/etc` of the disk.
@@ -148,7 +174,7 @@ impl fmt::Display for Step {
             Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
             Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
-            Self::MoveToDisk(dir) => write!(f, "mount /{dir}"),
+            Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
             Self::Mask(node) => write!(f, "mask /proc/{node}"),
             Self::ReadOnly(node) => write!(f, "make /proc/{node} read-only"),
             Self::Etc(Etc::Content { name, .. }) => write!(f, "write /etc/{name}"),
@@ -192,8 +218,14 @@ pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)
     for (name, target) in links {
         steps.push(Step::Link { at: format!("stage/sys/fs/cgroup/{name}"), to: target.clone() });
     }
+    if policy.level == Level::Sysbox {
+        steps.extend(mapped::base_steps(policy));
+    }
     steps.push(Step::Seal("stage/sys".to_owned()));
-    steps.extend([Step::BecomeRoot("."), Step::EarlyFilter]);
+    steps.push(Step::BecomeRoot("."));
+    if policy.level == Level::Default {
+        steps.push(Step::EarlyFilter);
+    }
     steps
 }
 
@@ -203,7 +235,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 }
 
 const NULL: (u32, u32) = (1, 3);
-const DEVICES: [(&str, (u32, u32)); 6] = [
+pub(crate) const DEVICES: [(&str, (u32, u32)); 6] = [
     ("stage/dev/null", NULL),
     ("stage/dev/zero", (1, 5)),
     ("stage/dev/full", (1, 7)),
@@ -229,7 +261,7 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
         Step::OwnSession,
         Step::OwnKeyring,
         mount("proc", "stage/proc", INERT, ""),
-        Step::OomScore(INIT_OOM_SCORE_ADJ),
+        Step::Write { at: "stage/proc/self/oom_score_adj", text: INIT_OOM_SCORE_ADJ.to_string() },
     ];
     steps.extend(devices());
     steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
@@ -243,25 +275,40 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
 const INIT_OOM_SCORE_ADJ: i32 = 200;
 
 fn devices() -> Vec<Step> {
+    let mut steps = device_nodes();
+    steps.extend(terminals());
+    steps.push(mount("mqueue", "stage/dev/mqueue", INERT, ""));
+    steps
+}
+
+const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
+
+fn device_nodes() -> Vec<Step> {
     // Not nodev, as it holds the devices; CAP_MKNOD is in nobody's reach, so it holds no others.
-    let no_programs = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let mut steps = vec![mount("tmpfs", "stage/dev", no_programs, "mode=755,size=4m,nr_inodes=4096")];
+    let mut steps = vec![mount("tmpfs", "stage/dev", NO_PROGRAMS, "mode=755,size=4m,nr_inodes=4096")];
     steps.extend(DEVICES.iter().map(|(at, (major, minor))| Step::Device { at, major: *major, minor: *minor }));
     steps.extend(
         DEVICE_LINKS.iter().map(|(name, to)| Step::Link { at: format!("stage/dev/{name}"), to: (*to).to_owned() }),
     );
     steps.extend(directories(&["stage/dev/pts", "stage/dev/shm", "stage/dev/mqueue"]));
+    steps
+}
+
+fn terminals() -> Vec<Step> {
     // Terminals come out of one pot of the whole machine (sysctl kernel.pty.max); `max` leaves some to the others.
     let pts = "newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
-    steps.push(mount("devpts", "stage/dev/pts", no_programs, pts));
-    steps.push(mount("tmpfs", "stage/dev/shm", INERT, "mode=1777"));
-    steps.push(mount("mqueue", "stage/dev/mqueue", INERT, ""));
-    steps
+    vec![mount("devpts", "stage/dev/pts", NO_PROGRAMS, pts), mount("tmpfs", "stage/dev/shm", INERT, "mode=1777")]
 }
 
 /// An init joins its network: while the daemon still mounts the disk.
 pub fn network_steps(policy: &Policy) -> Vec<Step> {
-    let mut steps = vec![Step::JoinNetwork, mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, "")];
+    let mut steps = vec![Step::JoinNetwork];
+    steps.extend(network_views(policy));
+    steps
+}
+
+fn network_views(policy: &Policy) -> Vec<Step> {
+    let mut steps = vec![mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, "")];
     for path in &policy.shown_of_network {
         steps.push(Step::Bind { from: format!("stage/net/{path}"), at: format!("stage/sys/{path}") });
     }

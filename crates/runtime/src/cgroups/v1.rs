@@ -17,6 +17,8 @@ const NEEDED: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
 pub(crate) struct V1 {
     hierarchies: Vec<Hierarchy>,
     devices: Option<PathBuf>,
+    /// The parent of slots in a v2 tree without controllers, beside these.
+    unified: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ impl V1 {
         let has = |h: &Hierarchy, names: &[&str]| h.controllers.iter().any(|c| names.contains(&c.as_str()));
         let devices = hierarchies.iter().find(|h| has(h, &["devices"]) && !has(h, &NEEDED)).map(|h| h.parent.clone());
         let hierarchies: Vec<Hierarchy> = hierarchies.into_iter().filter(|h| has(h, &NEEDED)).collect();
-        Ok(Self { hierarchies, devices })
+        Ok(Self { hierarchies, devices, unified: unified(mounts, parent) })
     }
 
     /// Once on the parent: what is below can have no more.
@@ -60,6 +62,11 @@ impl V1 {
             let minor = device.minor.map_or("*".to_owned(), |minor| minor.to_string());
             fs::write(devices.join("devices.allow"), format!("c {}:{minor} rwm", device.major))
         })
+    }
+
+    /// The parent of slots in the v2 tree of a hybrid host.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
     }
 
     /// Where the root spawner goes, so that everything it makes is bound by the device rules.
@@ -85,10 +92,10 @@ impl V1 {
     }
 
     pub(super) fn all_parents(&self) -> Vec<PathBuf> {
-        self.parents().into_iter().chain(self.devices.clone()).collect()
+        self.parents().into_iter().chain(self.devices.clone()).chain(self.unified.clone()).collect()
     }
 
-    fn file(&self, controller: &str, slot: &str, file: &str) -> PathBuf {
+    pub(super) fn file(&self, controller: &str, slot: &str, file: &str) -> PathBuf {
         let hierarchy = self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == controller));
         // `open` refuses a machine without one of the needed controllers.
         hierarchy.map(|h| h.parent.join(slot).join(file)).unwrap_or_default()
@@ -165,6 +172,12 @@ const CONTROLLERS: [&str; 14] = [
     "misc",
 ];
 
+fn unified(mounts: &str, parent: &str) -> Option<PathBuf> {
+    let mut lines = mounts.lines().map(|line| line.split(' ').skip(1));
+    let mount = lines.find_map(|mut words| Some((words.next()?, words.next()?)).filter(|(_, kind)| *kind == "cgroup2"))?;
+    Some(Path::new(mount.0).join(parent))
+}
+
 /// Reads lines of `/proc/mounts`: `device mountpoint type options …`.
 fn hierarchies(mounts: &str, parent: &str) -> Vec<Hierarchy> {
     mounts
@@ -200,7 +213,8 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
     fn hierarchies_with_several_controllers_are_one() {
         let found = hierarchies(MOUNTS, "garth-x");
         assert_eq!(found.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["cpu,cpuacct", "memory"]);
-        let v1 = V1 { hierarchies: found, devices: None };
+        assert_eq!(unified(MOUNTS, "garth-x").as_deref(), Some(Path::new("/sys/fs/cgroup/unified/garth-x")));
+        let v1 = V1 { hierarchies: found, devices: None, unified: None };
         let (names, links) = v1.layout();
         assert_eq!(names.len(), 2);
         assert_eq!(links, [("cpu", "cpu,cpuacct"), ("cpuacct", "cpu,cpuacct")].map(|(a, b)| (a.into(), b.into())));

@@ -63,6 +63,14 @@ impl V2 {
         self.parent.join(slot)
     }
 
+    /// Lets the cgroups below a slot have controllers, and makes the one of the keeper.
+    pub(super) fn divide(&self, slot: &str) -> io::Result<()> {
+        let directory = self.directory(slot);
+        let enable: Vec<String> = NEEDED.iter().map(|name| format!("+{name}")).collect();
+        fs::write(directory.join("cgroup.subtree_control"), enable.join(" "))?;
+        fs::create_dir_all(directory.join(super::BESIDE))
+    }
+
     pub(super) fn limit(&self, slot: &str, limits: &Limits) -> Result<(), ErrorKind> {
         let directory = self.directory(slot);
         let memory = limits.memory.bytes();

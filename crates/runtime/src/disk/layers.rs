@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Owners;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ids::FirstId;
 use crate::{Durability, Overlay};
 
 /// Which overlays are mounted.
@@ -36,6 +38,8 @@ enum State {
 struct Held {
     overlay: Overlay,
     durability: Durability,
+    /// Whose files those of root seem to be; root's where absent.
+    first: Option<FirstId>,
     mount: OwnedFd,
 }
 
@@ -50,12 +54,17 @@ impl Layers {
     }
 
     /// Mounts an overlay, or takes one that rests.
-    pub(crate) fn mount(&self, overlay: &Overlay, durability: Durability) -> Result<OwnedFd> {
-        let held = match self.claim(overlay, durability)? {
+    pub(crate) fn mount(&self, overlay: &Overlay, durability: Durability, owners: Owners<'_>) -> Result<OwnedFd> {
+        let first = match owners {
+            Owners::AsStored => None,
+            Owners::Mapped { first, .. } => Some(first),
+        };
+        let held = match self.claim(overlay, durability, first)? {
             Some(held) => held,
             None => {
-                let mount = super::mount_overlay(overlay, durability).inspect_err(|_| self.ended(&overlay.upper))?;
-                Held { overlay: overlay.clone(), durability, mount }
+                let mount = super::mount_overlay(overlay, durability, owners);
+                let mount = mount.inspect_err(|_| self.ended(&overlay.upper))?;
+                Held { overlay: overlay.clone(), durability, first, mount }
             }
         };
         let copy = super::copy(&held.mount).inspect_err(|_| self.ended(&overlay.upper))?;
@@ -68,7 +77,8 @@ impl Layers {
     }
 
     /// Makes the caller the only user of a layer, waiting for the end of its last mount.
-    fn claim(&self, overlay: &Overlay, durability: Durability) -> Result<Option<Held>> {
+    fn claim(&self, overlay: &Overlay, durability: Durability, first: Option<FirstId>) -> Result<Option<Held>> {
+        let fits = |held: &Held| held.overlay == *overlay && held.durability == durability && held.first == first;
         let mut overlays = self.overlays();
         loop {
             match overlays.remove(&overlay.upper) {
@@ -76,7 +86,7 @@ impl Layers {
                     overlays.insert(overlay.upper.clone(), State::Used(None));
                     return Ok(None);
                 }
-                Some(State::Resting(held, _)) if held.overlay == *overlay && held.durability == durability => {
+                Some(State::Resting(held, _)) if fits(&held) => {
                     overlays.insert(overlay.upper.clone(), State::Used(None));
                     return Ok(Some(held));
                 }

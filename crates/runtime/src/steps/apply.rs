@@ -1,13 +1,13 @@
 //! Carries steps out.
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use garth_kernel::{descriptors, keyring, namespace, netns, signal};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -19,12 +19,19 @@ use crate::handshake::Failure;
 /// What an init holds: its own ends, and what came with the order.
 #[derive(Debug, Default)]
 pub(crate) struct Fds {
+    /// Of an init.
     pub(crate) channel: Option<Channel>,
     pub(crate) listener: Option<OwnedFd>,
     pub(crate) root: Option<OwnedFd>,
     pub(crate) state: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) usr: Option<OwnedFd>,
+    /// The pid namespace of the init that the keeper works for.
+    pub(crate) pids: Option<OwnedFd>,
+    /// Virtual files as detached mounts, and where in /proc each belongs.
+    pub(crate) views: Vec<(&'static str, OwnedFd)>,
+    /// What the init holds only so that it is there as long as the sandbox.
+    pub(crate) held: Vec<OwnedFd>,
 }
 
 /// Carries out all steps, or says which failed.
@@ -50,6 +57,11 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }
         Step::Enter(dir) => Ok(rustix::process::chdir(*dir)?),
         Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
+        Step::File(path) => {
+            Ok(rustix::fs::mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?)
+        }
+        Step::Give { at, id } => give(at, *id),
+        Step::OwnMounts => namespace::unshare(namespace::Own::Mounts),
         Step::Link { at, to } => Ok(rustix::fs::symlink(to, at)?),
         Step::Device { at, major, minor } => device(at, *major, *minor),
         Step::Show { from, at } => show(from, at),
@@ -72,13 +84,24 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             let limit = Rlimit { current: Some(*bytes), maximum: Some(*bytes) };
             Ok(rustix::process::setrlimit(Resource::Core, limit)?)
         }
-        Step::OomScore(score) => write("stage/proc/self/oom_score_adj", &score.to_string()),
+        Step::Write { at, text } => write(at, text),
         Step::NoStdio => no_stdio(),
         Step::BoundCapabilities => bound_capabilities(policy.capabilities),
         Step::Undumpable => Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?),
         Step::JoinNetwork => netns::enter(held(&fds.netns)?.as_fd()),
         Step::Attach { mount, at } => attach(mount, at, fds),
         Step::MoveToDisk(dir) => move_to_disk(dir, held(&fds.root)?),
+        Step::CopyToDisk(dir) => copy_to_disk(dir, held(&fds.root)?),
+        Step::ProcOfInit => mount_detached(&open_proc(held(&fds.pids)?.as_fd(), &[])?, "stage/proc"),
+        Step::ShowViews => fds.views.drain(..).try_for_each(|(node, view)| {
+            let at = format!("stage/proc/{node}");
+            // A kernel without this file shows none.
+            match mount_detached(&view, &at) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            }
+        }),
+        Step::Loosen(at) => mount_detached(&copy_of(at)?, at),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
         Step::Etc(file) => etc(file),
         Step::EarlyFilter => policy.early.install(),
@@ -186,7 +209,17 @@ fn attach(mount: &Detached, at: &str, fds: &Fds) -> io::Result<()> {
 
 fn move_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
     let from = format!("stage/{dir}");
-    let put = || rustix::mount::move_mount(CWD, &from, root, dir, MoveMountFlags::empty());
+    on_disk(dir, root, || rustix::mount::move_mount(CWD, &from, root, dir, MoveMountFlags::empty()))
+}
+
+fn copy_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
+    let copy = copy_of(&format!("stage/{dir}"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    on_disk(dir, root, || rustix::mount::move_mount(&copy, "", root, dir, flags))
+}
+
+/// Makes the directory when it is missing.
+fn on_disk(dir: &str, root: &OwnedFd, put: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
     match put() {
         Err(Errno::NOENT) => {
             rustix::fs::mkdirat(root, dir, Mode::from_raw_mode(0o755))?;
@@ -194,6 +227,34 @@ fn move_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
         }
         result => Ok(result?),
     }
+}
+
+fn copy_of(tree: &str) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    Ok(rustix::mount::open_tree(CWD, tree, flags)?)
+}
+
+fn mount_detached(mount: &OwnedFd, at: &str) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// A proc for a pid namespace, as a detached mount (option `pidns`, Linux 6.17).
+pub(crate) fn open_proc(pids: BorrowedFd<'_>, options: &[(String, String)]) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let fs = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_fd(&fs, "pidns", pids)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(&fs, key, value)?;
+    }
+    rustix::mount::fsconfig_set_string(&fs, "source", "proc")?;
+    rustix::mount::fsconfig_create(&fs)?;
+    let inert = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, inert)?)
+}
+
+fn give(at: &str, id: u32) -> io::Result<()> {
+    let (user, group) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+    Ok(rustix::fs::chownat(CWD, at, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn etc(file: &Etc) -> io::Result<()> {
@@ -258,10 +319,17 @@ fn with_hosts(old: &str, hosts: &[(String, String)]) -> Option<String> {
 
 fn close_others(fds: &mut Fds) -> io::Result<()> {
     // Closed one by one first: an owner whose descriptor is closed behind its back would close another's later.
-    *fds =
-        Fds { channel: fds.channel.take(), listener: fds.listener.take(), state: fds.state.take(), ..Fds::default() };
+    *fds = Fds {
+        channel: fds.channel.take(),
+        listener: fds.listener.take(),
+        state: fds.state.take(),
+        held: std::mem::take(&mut fds.held),
+        ..Fds::default()
+    };
     let channel = fds.channel.as_ref().ok_or(Errno::BADF)?;
-    descriptors::close_all_but(&[channel.as_fd(), held(&fds.listener)?.as_fd(), held(&fds.state)?.as_fd()])
+    let mut kept = vec![channel.as_fd(), held(&fds.listener)?.as_fd(), held(&fds.state)?.as_fd()];
+    kept.extend(fds.held.iter().map(AsFd::as_fd));
+    descriptors::close_all_but(&kept)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::*;
 use garth_spec::AgentConfig;
 
 fn policy() -> Policy {
-    Policy::load().expect("policy")
+    Policy::load(crate::Level::Default).expect("policy")
 }
 
 fn order() -> Order {

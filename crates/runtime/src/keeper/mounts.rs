@@ -1,0 +1,240 @@
+//! Mounting and unmounting the virtual proc and sysfs in namespaces of the sandbox: done by a child of the keeper, which
+//! is root of the sandbox's outer user namespace and so may work in all namespaces below.
+//!
+//! ```text
+//!  fork --> own mounts: proc of the caller's pids, masks, virtual files
+//!             fork --> user and mount namespace: a copy, in which all that is on it is locked --descriptor--+
+//!  the caller's mount namespace, root and working directory: the target, and the locked tree on it  <-------+
+//! ```
+//!
+//! A tree that is copied out of a mount namespace of another user namespace keeps its locks, so the sandbox cannot take
+//! a virtual file off and look at the host's below. The tree as a whole it may unmount: that shows what was there.
+use std::os::fd::{AsFd, OwnedFd};
+
+use garth_kernel::namespace::{self, Fork, Join, Namespaces, SingleThreaded};
+use garth_kernel::{idmap, netns};
+use garth_procview::{NODES, Place};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+
+use super::calls::Outcome;
+use super::{VIEW, detached, open};
+use crate::Policy;
+use crate::channel::Channel;
+use crate::steps::mapped::{HOST_PROC, keeper_network_steps};
+use crate::steps::{Fds, Step, apply};
+
+/// What a caller wants.
+pub(super) enum Change {
+    Mount { what: Virtual, target: Vec<u8>, flags: u64 },
+    Unmount { target: Vec<u8>, flags: u64 },
+}
+
+/// A virtual file system.
+pub(super) enum Virtual {
+    Proc { options: Vec<u8> },
+    Sys,
+}
+
+/// MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC have the numbers of MOUNT_ATTR_*.
+const RESTRICTIONS: u64 = 0xf;
+/// CAP_SYS_ADMIN's number.
+const SYS_ADMIN: u32 = 21;
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// Does it. Call it in a child: it changes namespaces and directories.
+pub(super) fn carry_out(
+    change: &Change,
+    thread: Pid,
+    still_waits: impl Fn() -> bool,
+    policy: &Policy,
+    single: &SingleThreaded,
+) -> Outcome {
+    let result = Caller::open(thread).and_then(|caller| {
+        // What was opened by the thread's number is the caller's if that still waits.
+        if !still_waits() {
+            return Err(Errno::SRCH);
+        }
+        match change {
+            Change::Mount { what, target, flags } => {
+                caller.check()?;
+                let tree = build(what, &caller, policy, single)?;
+                if flags & RESTRICTIONS != 0 {
+                    idmap::restrict(tree.as_fd(), flags & RESTRICTIONS).map_err(errno)?;
+                }
+                caller.enter()?;
+                let target = caller.find(target)?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                rustix::mount::move_mount(&tree, "", &target, "", flags)?;
+                Ok(Outcome::Done)
+            }
+            Change::Unmount { target, flags } => unmount(&caller, target, *flags),
+        }
+    });
+    match (result, change) {
+        (Ok(outcome), _) => outcome,
+        // Whatever could not be found out here: the kernel decides by itself, as it may.
+        (Err(_), Change::Unmount { .. }) => Outcome::GoOn,
+        (Err(e), Change::Mount { .. }) => Outcome::Error(e.raw_os_error()),
+    }
+}
+
+/// A tree of virtual files is busy for a plain umount, as other mounts are on it: all goes at once. Anything else is for
+/// the kernel to do.
+fn unmount(caller: &Caller, target: &[u8], flags: u64) -> Result<Outcome, Errno> {
+    let sys = rustix::fs::stat("stage/sys")?.st_dev;
+    caller.check()?;
+    caller.enter()?;
+    let follow = if flags & 8 == 0 { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let found = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty())?;
+    let about = rustix::fs::statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    let is_root = about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    let is_ours = rustix::fs::fstatfs(&found)?.f_type == PROC_MAGIC || rustix::fs::fstat(&found)?.st_dev == sys;
+    if !is_root || !is_ours {
+        return Ok(Outcome::GoOn);
+    }
+    match rustix::mount::unmount(target, UnmountFlags::DETACH) {
+        Ok(()) => Ok(Outcome::Done),
+        Err(e) => Ok(Outcome::Error(e.raw_os_error())),
+    }
+}
+
+/// The namespaces and directories of who called.
+struct Caller {
+    mounts: OwnedFd,
+    users: OwnedFd,
+    pids: OwnedFd,
+    network: OwnedFd,
+    root: OwnedFd,
+    directory: OwnedFd,
+    leader: Pid,
+    capabilities: u64,
+}
+
+impl Caller {
+    fn open(thread: Pid) -> Result<Self, Errno> {
+        let at = format!("{HOST_PROC}/{}", thread.as_raw_nonzero());
+        let link = |name: &str| open(&format!("{at}/{name}")).map_err(errno);
+        let directory = |name: &str| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(format!("{at}/{name}"), flags, Mode::empty())
+        };
+        let status = std::fs::read_to_string(format!("{at}/status")).map_err(errno)?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let leader = field("Tgid:").and_then(|id| id.parse().ok()).and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let capabilities = field("CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(Errno::SRCH)?;
+        Ok(Self {
+            mounts: link("ns/mnt")?,
+            users: link("ns/user")?,
+            pids: link("ns/pid")?,
+            network: link("ns/net")?,
+            root: directory("root")?,
+            directory: directory("cwd")?,
+            leader,
+            capabilities,
+        })
+    }
+
+    /// What the kernel asks of who mounts: CAP_SYS_ADMIN over the user namespace that owns the mount namespace
+    /// (`may_mount`), here in that namespace itself or one above it.
+    fn check(&self) -> Result<(), Errno> {
+        if self.capabilities & (1 << SYS_ADMIN) == 0 {
+            return Err(Errno::PERM);
+        }
+        let own = rustix::fs::fstat(&self.users)?.st_ino;
+        let mut above = namespace::owner(self.mounts.as_fd()).map_err(errno)?;
+        while rustix::fs::fstat(&above)?.st_ino != own {
+            // Ends with EPERM above the keeper's own.
+            above = namespace::parent(above.as_fd()).map_err(errno)?;
+        }
+        Ok(())
+    }
+
+    /// Sees the files that the caller sees, by the same names.
+    fn enter(&self) -> Result<(), Errno> {
+        namespace::join(self.mounts.as_fd(), Join::Mounts).map_err(errno)?;
+        rustix::process::fchdir(&self.root)?;
+        rustix::process::chroot(".")?;
+        rustix::process::fchdir(&self.directory)
+    }
+
+    /// The place that the caller names. Its own descriptors, by which container runtimes name places that nobody can
+    /// swap for others, are taken from it; all else is looked up.
+    fn find(&self, target: &[u8]) -> Result<OwnedFd, Errno> {
+        let text = std::str::from_utf8(target).unwrap_or_default();
+        let number = ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"]
+            .iter()
+            .find_map(|prefix| text.strip_prefix(prefix))
+            .and_then(|number| number.parse().ok());
+        match number {
+            Some(number) => {
+                let process = rustix::process::pidfd_open(self.leader, PidfdFlags::empty())?;
+                rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
+            }
+            None => rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+        }
+    }
+}
+
+/// The tree as a detached mount with everything on it locked.
+fn build(what: &Virtual, caller: &Caller, policy: &Policy, single: &SingleThreaded) -> Result<OwnedFd, Errno> {
+    namespace::unshare(namespace::Own::Mounts).map_err(errno)?;
+    let at = match what {
+        Virtual::Proc { options } => {
+            let proc = crate::steps::open_proc(caller.pids.as_fd(), &parse(options)?).map_err(errno)?;
+            rustix::mount::move_mount(proc, "", CWD, "stage/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            let mut steps: Vec<Step> = policy.masked.iter().cloned().map(Step::Mask).collect();
+            steps.push(Step::ShowViews);
+            put(&steps, policy, &mut Fds { views: views_of_proc()?, ..Fds::default() })?;
+            "stage/proc"
+        }
+        Virtual::Sys => {
+            netns::enter(caller.network.as_fd()).map_err(errno)?;
+            put(&keeper_network_steps(policy), policy, &mut Fds::default())?;
+            "stage/sys"
+        }
+    };
+    locked_copy(at, single)
+}
+
+fn put(steps: &[Step], policy: &Policy, fds: &mut Fds) -> Result<(), Errno> {
+    apply(steps, policy, fds).map_err(|failure| Errno::from_raw_os_error(failure.errno))
+}
+
+fn views_of_proc() -> Result<Vec<(&'static str, OwnedFd)>, Errno> {
+    let of_proc = NODES.iter().filter_map(|node| match node.place {
+        Place::Proc(path) => Some((path, node.name)),
+        Place::Sys(_) => None,
+    });
+    of_proc.map(|(path, name)| Ok((path, detached(&format!("{VIEW}/{name}")).map_err(errno)?))).collect()
+}
+
+fn locked_copy(at: &str, single: &SingleThreaded) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = Channel::pair().map_err(errno)?;
+    match namespace::fork(single, Namespaces::LOCKED_MOUNTS, None).map_err(errno)? {
+        Fork::Child => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            if let Ok(tree) = rustix::mount::open_tree(CWD, at, flags) {
+                // Who asked sees the channel end without a message otherwise.
+                let _ = theirs.send(&(), &[tree.as_fd()]);
+            }
+            garth_kernel::descriptors::exit(0)
+        }
+        Fork::Parent { .. } => drop(theirs),
+    }
+    let received = ours.receive::<()>().map_err(errno)?;
+    received.and_then(|((), fds)| fds.into_iter().next()).ok_or(Errno::IO)
+}
+
+/// `hidepid=2,subset=pid` and the like.
+fn parse(options: &[u8]) -> Result<Vec<(String, String)>, Errno> {
+    let text = std::str::from_utf8(options).map_err(|_| Errno::INVAL)?;
+    let pairs = text.split(',').filter(|option| !option.is_empty());
+    pairs.map(|option| option.split_once('=').ok_or(Errno::INVAL).map(|(k, v)| (k.to_owned(), v.to_owned()))).collect()
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
