@@ -43,13 +43,13 @@ fn must(command: &mut Command) {
 
 /// A Debian with a kernel, made once.
 fn base_image(cache: &Path) -> PathBuf {
-    let image = cache.join("base-1.ext4");
+    let image = cache.join("base-2.ext4");
     if image.exists() {
         return image;
     }
     let root = cache.join("root");
     let _ = std::fs::remove_dir_all(&root);
-    let packages = "linux-image-cloud-amd64,btrfs-progs,nftables,iproute2,python3-minimal,procps,kmod,util-linux";
+    let packages = "linux-image-cloud-amd64,btrfs-progs,nftables,iproute2,python3,procps,kmod,util-linux";
     must(
         Command::new("mmdebstrap")
             .args(["--variant=minbase", "--components=main", &format!("--include={packages}"), "trixie"])
