@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("garth-kernel", &[]),
     ("garth-protocol", &[]),
     ("garth-agent-binary", &[]),
+    ("garth-procview", &[]),
     ("garth-runtime", &["garth-spec", "garth-kernel"]),
     ("garth-agent", &["garth-spec", "garth-protocol", "garth-kernel", "garth-runtime"]),
     ("garth-storage", &["garth-spec", "garth-kernel"]),
