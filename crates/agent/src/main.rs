@@ -1,4 +1,4 @@
-//! `garth-agent spawner`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
+//! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
@@ -8,20 +8,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use garth_agent::{Agent, serve};
+use garth_runtime::Level;
 use garth_spec::AgentConfig;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
-        Some("spawner") => spawner(),
+        Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str())),
         Some("serve") => serve_at(arguments.map(PathBuf::from)),
         _ => bail!("usage: garth-agent serve --socket PATH --state-dir DIR [--config FILE]"),
     }
 }
 
-fn spawner() -> anyhow::Result<()> {
+fn spawner(level: Option<&str>) -> anyhow::Result<()> {
+    let level = level.and_then(Level::of_word).context("usage: garth-agent spawner default|sysbox")?;
     let channel = garth_kernel::descriptors::take_stdin().context("no channel on standard input")?;
-    let served = garth_runtime::spawner::run(channel, |entered| {
+    let served = garth_runtime::spawner::run(level, channel, |entered| {
         serve(Agent { listener: entered.listener, state_dir: entered.state_dir, config: entered.config })
     });
     Ok(served.transpose().map(drop)?)

@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("garth-protocol", &[]),
     ("garth-agent-binary", &[]),
     ("garth-procview", &[]),
-    ("garth-runtime", &["garth-spec", "garth-kernel"]),
+    ("garth-runtime", &["garth-spec", "garth-kernel", "garth-procview"]),
     ("garth-agent", &["garth-spec", "garth-protocol", "garth-kernel", "garth-runtime"]),
     ("garth-storage", &["garth-spec", "garth-kernel"]),
     ("garth-image", &["garth-spec", "garth-kernel", "garth-storage"]),

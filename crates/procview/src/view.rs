@@ -54,6 +54,23 @@ pub struct Sysinfo {
     pub mem_unit: u32,
 }
 
+impl Sysinfo {
+    /// As `struct sysinfo` of a 64-bit Linux (linux/sysinfo.h).
+    pub fn to_bytes(self) -> [u8; 112] {
+        let mut bytes = [0; 112];
+        let memory = [self.totalram, self.freeram, self.sharedram, self.bufferram, self.totalswap, self.freeswap];
+        let words = [self.uptime].into_iter().chain(self.loads).chain(memory);
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes[80..82].copy_from_slice(&self.procs.to_ne_bytes());
+        bytes[88..96].copy_from_slice(&self.totalhigh.to_ne_bytes());
+        bytes[96..104].copy_from_slice(&self.freehigh.to_ne_bytes());
+        bytes[104..108].copy_from_slice(&self.mem_unit.to_ne_bytes());
+        bytes
+    }
+}
+
 /// The sandbox's numbers.
 #[derive(Debug)]
 pub struct View {
@@ -82,6 +99,11 @@ impl View {
     pub fn begin(&mut self, started: Started) {
         self.started = started;
         self.activity = Activity::default();
+    }
+
+    /// The host's processors.
+    pub fn host_cpus(&self) -> usize {
+        self.host_processors
     }
 
     /// Processors to show: the quota rounded up, the host's at most, one at least. Read anew each time.

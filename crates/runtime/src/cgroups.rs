@@ -263,7 +263,7 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
         entries => entries?,
     };
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    Ok(entries.filter_map(Result::ok).filter(is_dir).map(|entry| entry.path()).collect())
+    Ok(entries.flatten().filter(is_dir).map(|entry| entry.path()).collect())
 }
 
 fn processes_below(directory: &Path, pids: &mut Vec<i32>) -> io::Result<()> {

@@ -93,7 +93,7 @@ fn mount_overlay(overlay: &Overlay, durability: Durability, owners: Owners<'_>) 
         allow_reuse(&overlay.work)?;
     }
     let mount = match owners {
-        Owners::AsStored => as_stored(overlay, durability),
+        Owners::AsStored => as_stored(overlay, durability).map_err(io::Error::from),
         Owners::Mapped { users, first } => mapped(overlay, durability, users, first),
     };
     mount.doing(|| format!("mount an overlay over {}", overlay.lower.display()))

@@ -15,10 +15,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use garth_kernel::namespace::{self, Fork, Join, Namespaces, SingleThreaded};
+use garth_kernel::namespace::{self, Fork, Namespaces, SingleThreaded};
 use garth_kernel::netns;
 use garth_kernel::seccomp::notify::Listener;
-use garth_procview::{Cgroup, NODES, Place, Server, Sources, Started, View};
+use garth_procview::{Cgroup, DIRECTORIES, NODES, Owner, Place, Served, Server, Sources, Started, View};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -78,6 +78,8 @@ struct Keeper {
     fds: Fds,
     /// The virtual files' file system, to be held by the init.
     view: OwnedFd,
+    /// Told in the sandbox as the machine's.
+    uuid: [u8; 16],
     fuse: OwnedFd,
     /// The claim on the range of ids.
     _ids: OwnedFd,
@@ -99,9 +101,10 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
     apply(&mapped::keeper_steps(), policy, &mut Fds::default())?;
     let fuse = mount_view().map_err(failed("mount the virtual files"))?;
     let proc = open_directory(HOST_PROC).map_err(failed("open the host's proc"))?;
-    let view = View::new(Sources { proc, cgroup }, uuid).map_err(failed("read the limits"))?;
+    let started = Started { id: uuid, ..Started::default() };
+    let view = View::new(Sources { proc, cgroup }, started).map_err(failed("read the limits"))?;
     let held_fuse = fuse.try_clone().map_err(failed("hold the virtual files"))?;
-    let mut server = Server::new(fuse, view);
+    let mut server = Server::new(fuse, view, Owner::default());
     let (views, root) = take_views(&mut server, single)?;
 
     let (ours, theirs) = Channel::pair().map_err(failed("make a channel"))?;
@@ -131,6 +134,7 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
         calls: Calls::new(listener),
         fds: Fds { views: shown, ..Fds::default() },
         view: root,
+        uuid,
         fuse: held_fuse,
         _ids: ids,
     };
@@ -184,13 +188,19 @@ fn mount_view() -> io::Result<OwnedFd> {
     Ok(fuse)
 }
 
+/// What is put over files and directories of /proc and /sys, and where: directories as a whole.
+fn shown() -> impl Iterator<Item = (&'static str, Place)> {
+    let files = NODES.iter().filter(|(_, path, _)| !path.contains('/')).map(|(_, path, place)| (*path, *place));
+    DIRECTORIES.iter().copied().chain(files)
+}
+
 /// Every virtual file as a detached mount, and the directory of them. A child looks them up, because this process
 /// answers.
 fn take_views(server: &mut Server, single: &SingleThreaded) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
     let (ours, theirs) = Channel::pair().map_err(failed("make a channel"))?;
     match namespace::fork(single, Namespaces::NONE, None).map_err(failed("fork"))? {
         Fork::Child => {
-            let taken = NODES.iter().map(|node| detached(&format!("{VIEW}/{}", node.name))).chain([detached(VIEW)]);
+            let taken = shown().map(|(name, _)| detached(&format!("{VIEW}/{name}"))).chain([detached(VIEW)]);
             let sent = taken.collect::<io::Result<Vec<_>>>().map_err(failed("look up the virtual files"));
             let _ = match sent {
                 Ok(views) => theirs.send(&Ok::<(), Failure>(()), &views.iter().map(AsFd::as_fd).collect::<Vec<_>>()),
@@ -223,8 +233,8 @@ fn detached(path: &str) -> io::Result<OwnedFd> {
 /// Puts the virtual files of /sys in their places; returns those of /proc.
 fn show_in_sys(views: Vec<OwnedFd>) -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
     let mut of_proc = Vec::new();
-    for (node, view) in NODES.iter().zip(views) {
-        match node.place {
+    for ((_, place), view) in shown().zip(views) {
+        match place {
             Place::Proc(path) => of_proc.push((path, view)),
             Place::Sys(path) => {
                 let at = format!("stage/sys/{path}");
@@ -246,7 +256,7 @@ impl Keeper {
                 Ok(events) => events,
                 Err(_) => return,
             };
-            if self.server.serve().is_err() || calls_ended {
+            if calls_ended || !matches!(self.server.serve(), Ok(Served::Waiting)) {
                 return;
             }
             self.calls.serve(self.server.view(), policy, single);
@@ -277,7 +287,8 @@ impl Keeper {
             ToKeeper::Listener => false,
             ToKeeper::Born { pid, zero } => {
                 self.fds.pids = open(&format!("{HOST_PROC}/{pid}/ns/pid")).ok();
-                self.server.view().begin(started(zero));
+                let started = started(zero, self.uuid);
+                self.server.view().begin(started);
                 true
             }
             ToKeeper::Assemble => self.assemble(policy, received),
@@ -308,12 +319,12 @@ impl Keeper {
     }
 }
 
-fn started((seconds, nanos): (u64, u32)) -> Started {
+fn started((seconds, nanos): (u64, u32), id: [u8; 16]) -> Started {
     let now = clock_gettime(ClockId::Boottime);
     let zero = Duration::new(seconds, nanos);
     let since = Duration::try_from(now).unwrap_or_default().saturating_sub(zero);
     let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default().saturating_sub(since);
-    Started { boottime: zero, wall: wall.as_secs() }
+    Started { boottime: zero, wall: wall.as_secs(), id }
 }
 
 /// Waits without end.

@@ -42,8 +42,6 @@ pub enum Step {
     Enter(&'static str),
     /// Makes a directory.
     Directory(String),
-    /// Makes an empty file.
-    File(String),
     /// Gives a file to a user and the group of the same number.
     Give {
         /// Which.

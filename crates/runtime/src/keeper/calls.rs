@@ -194,7 +194,7 @@ fn fsopen(call: &Call) -> io::Result<Answer> {
 }
 
 fn sysinfo(call: &Call, view: &mut View) -> io::Result<Answer> {
-    let bytes = view.sysinfo().to_bytes();
+    let bytes = view.sysinfo()?.to_bytes();
     Ok(match notify::write_memory(call.thread, call.arguments[0], &bytes) {
         Ok(()) => Answer::Value(0),
         // The caller's fault, or an undumpable process, whose memory is not for us.
@@ -206,7 +206,7 @@ fn sysinfo(call: &Call, view: &mut View) -> io::Result<Answer> {
 /// was bound to some.
 fn affinity(call: &Call, view: &mut View) -> io::Result<Answer> {
     let [of, size, mask, ..] = call.arguments;
-    let cpus = view.cpus();
+    let cpus = view.cpus()?;
     let real = rustix::thread::sched_getaffinity(Some(call.thread))?;
     let online = view.host_cpus();
     let whole = real.count() as usize >= online;

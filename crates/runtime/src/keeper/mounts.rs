@@ -13,14 +13,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use garth_kernel::namespace::{self, Fork, Join, Namespaces, SingleThreaded};
 use garth_kernel::{idmap, netns};
-use garth_procview::{NODES, Place};
+use garth_procview::Place;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use super::calls::Outcome;
-use super::{VIEW, detached, open};
+use super::{VIEW, detached, open, shown};
 use crate::Policy;
 use crate::channel::Channel;
 use crate::steps::mapped::{HOST_PROC, keeper_network_steps};
@@ -204,8 +204,8 @@ fn put(steps: &[Step], policy: &Policy, fds: &mut Fds) -> Result<(), Errno> {
 }
 
 fn views_of_proc() -> Result<Vec<(&'static str, OwnedFd)>, Errno> {
-    let of_proc = NODES.iter().filter_map(|node| match node.place {
-        Place::Proc(path) => Some((path, node.name)),
+    let of_proc = shown().filter_map(|(name, place)| match place {
+        Place::Proc(path) => Some((path, name)),
         Place::Sys(_) => None,
     });
     of_proc.map(|(path, name)| Ok((path, detached(&format!("{VIEW}/{name}")).map_err(errno)?))).collect()

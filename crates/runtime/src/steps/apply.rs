@@ -57,9 +57,6 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }
         Step::Enter(dir) => Ok(rustix::process::chdir(*dir)?),
         Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
-        Step::File(path) => {
-            Ok(rustix::fs::mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?)
-        }
         Step::Give { at, id } => give(at, *id),
         Step::OwnMounts => namespace::unshare(namespace::Own::Mounts),
         Step::Link { at, to } => Ok(rustix::fs::symlink(to, at)?),

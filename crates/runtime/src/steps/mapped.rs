@@ -19,8 +19,7 @@ use crate::handshake::Order;
 /// Where the host's own /proc is, for the keeper and the porter alone.
 pub(crate) const HOST_PROC: &str = "stage/host/proc";
 
-/// Files of /sys that the host may lack and the sandbox has: places for virtual ones.
-const PLACES: [&str; 3] = ["product_name", "product_uuid", "sys_vendor"];
+/// A directory of /sys that the host may lack and the sandbox has: a virtual one goes there.
 const DMI: &str = "devices/virtual/dmi/id";
 
 /// Of the spawner: what the keeper needs, and nothing of it reaches a sandbox. A mount namespace of a user namespace may
@@ -33,7 +32,6 @@ pub(super) fn base_steps(policy: &Policy) -> Vec<Step> {
     for path in policy.empty.iter().map(String::as_str).chain([DMI, "class/dmi"]) {
         steps.extend(parents(path).map(|dir| Step::Directory(format!("stage/sys/{dir}"))));
     }
-    steps.extend(PLACES.iter().map(|name| Step::File(format!("stage/sys/{DMI}/{name}"))));
     steps.push(Step::Link { at: "stage/sys/class/dmi/id".to_owned(), to: format!("../../{DMI}") });
     steps
 }
