@@ -5,6 +5,8 @@
 mod advertisements;
 mod attacks;
 mod firewalls;
+mod given;
 mod leases;
 mod names;
+mod owned;
 mod world;
