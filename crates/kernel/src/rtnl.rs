@@ -27,6 +27,9 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IPV4_DEVCONF_FORWARDING: u16 = 1;
+const IPV4_DEVCONF_ACCEPT_REDIRECTS: u16 = 4;
+const IPV4_DEVCONF_RP_FILTER: u16 = 8;
+const IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE: u16 = 9;
 const RTNH_F_ONLINK: u32 = 4;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
@@ -121,6 +124,14 @@ pub fn without_link_local(index: u32) -> Message {
 /// `net.ipv4.conf.IF.forwarding`.
 pub fn forward_ipv4(index: u32) -> Message {
     set_ipv4("forward what an interface receives", index, &[(IPV4_DEVCONF_FORWARDING, 1)])
+}
+
+/// Lets the host take an IPv4 packet from this interface only if it would send answers there
+/// (`net.ipv4.conf.IF.rp_filter`), and neither redirects nor source routes.
+pub fn distrust_ipv4(index: u32) -> Message {
+    let settings =
+        [(IPV4_DEVCONF_RP_FILTER, 1), (IPV4_DEVCONF_ACCEPT_REDIRECTS, 0), (IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE, 0)];
+    set_ipv4("distrust what an interface receives", index, &settings)
 }
 
 fn set_ipv4(request: &'static str, index: u32, settings: &[(u16, u32)]) -> Message {

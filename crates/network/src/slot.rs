@@ -126,7 +126,9 @@ impl Wire {
         if self.ipv6.is_some() {
             requests.push(rtnl::without_link_local(index));
         }
-        requests.extend([rtnl::set_up_without_arp(index), rtnl::forward_ipv4(index)]);
+        // The ruleset pins sources, too; this holds while no ruleset is loaded. Before the interface
+        // is up, so that nothing comes sooner.
+        requests.extend([rtnl::distrust_ipv4(index), rtnl::set_up_without_arp(index), rtnl::forward_ipv4(index)]);
         let mac = self.mac(End::Sandbox);
         let mut connect = |address: IpAddr, gateway: IpAddr, whole: u8| {
             requests.push(rtnl::add_neighbour(index, address, &mac));
