@@ -27,6 +27,9 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IPV4_DEVCONF_FORWARDING: u16 = 1;
+const IPV4_DEVCONF_ACCEPT_REDIRECTS: u16 = 4;
+const IPV4_DEVCONF_RP_FILTER: u16 = 8;
+const IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE: u16 = 9;
 const RTNH_F_ONLINK: u32 = 4;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
@@ -39,14 +42,12 @@ pub struct VethPair<'a> {
     pub name: &'a str,
     /// Its hardware address.
     pub mac: Mac,
-    /// Name, hardware address and namespace of the other end, which gets `peer_index` there.
+    /// Name, hardware address and namespace of the other end.
     pub peer_name: &'a str,
     /// See `peer_name`.
     pub peer_mac: Mac,
     /// See `peer_name`.
     pub peer_netns: BorrowedFd<'a>,
-    /// An index that is free in the other namespace: 2 in a new one.
-    pub peer_index: u32,
     /// Largest packet, in bytes, of both.
     pub mtu: u32,
 }
@@ -66,7 +67,7 @@ pub fn add_veth(pair: &VethPair<'_>) -> Message {
     common(message, pair.name, &pair.mac).nested(libc::IFLA_LINKINFO, |info| {
         info.text(libc::IFLA_INFO_KIND, "veth").nested(libc::IFLA_INFO_DATA, |data| {
             data.nested(VETH_INFO_PEER, |peer| {
-                common(peer.raw(&link_body(pair.peer_index, 0, 0)), pair.peer_name, &pair.peer_mac)
+                common(peer.raw(&link_body(0, 0, 0)), pair.peer_name, &pair.peer_mac)
                     .attribute(libc::IFLA_NET_NS_FD, &pair.peer_netns.as_raw_fd().to_ne_bytes())
             })
         })
@@ -122,14 +123,25 @@ pub fn without_link_local(index: u32) -> Message {
 /// Lets the host forward IPv4 packets that arrive on this interface:
 /// `net.ipv4.conf.IF.forwarding`.
 pub fn forward_ipv4(index: u32) -> Message {
-    Message::new("forward what an interface receives", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0)).nested(
-        libc::IFLA_AF_SPEC,
-        |spec| {
-            spec.nested(libc::AF_INET as u16, |v4| {
-                v4.nested(IFLA_INET_CONF, |conf| conf.attribute(IPV4_DEVCONF_FORWARDING, &1u32.to_ne_bytes()))
+    set_ipv4("forward what an interface receives", index, &[(IPV4_DEVCONF_FORWARDING, 1)])
+}
+
+/// Lets the host take an IPv4 packet from this interface only if it would send answers there
+/// (`net.ipv4.conf.IF.rp_filter`), and neither redirects nor source routes.
+pub fn distrust_ipv4(index: u32) -> Message {
+    let settings =
+        [(IPV4_DEVCONF_RP_FILTER, 1), (IPV4_DEVCONF_ACCEPT_REDIRECTS, 0), (IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE, 0)];
+    set_ipv4("distrust what an interface receives", index, &settings)
+}
+
+fn set_ipv4(request: &'static str, index: u32, settings: &[(u16, u32)]) -> Message {
+    Message::new(request, libc::RTM_NEWLINK, 0, &link_body(index, 0, 0)).nested(libc::IFLA_AF_SPEC, |spec| {
+        spec.nested(libc::AF_INET as u16, |v4| {
+            v4.nested(IFLA_INET_CONF, |conf| {
+                settings.iter().fold(conf, |conf, (setting, value)| conf.attribute(*setting, &value.to_ne_bytes()))
             })
-        },
-    )
+        })
+    })
 }
 
 /// Gives an interface an address; nothing happens when it has it already. IPv6 addresses are used

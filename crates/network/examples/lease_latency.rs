@@ -1,7 +1,10 @@
 //! How long a lease takes, in a network namespace of its own that plays the host: run as root.
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on should say where")]
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use garth_kernel::netns;
@@ -15,6 +18,7 @@ fn main() {
     let config = NetworkConfig::new(data.path(), "bench");
     let warm = config.warm as u64;
 
+    let pause = Duration::from_millis(20);
     let start = Instant::now();
     drop(Network::loopback_only().unwrap());
     println!("loopback only          {:>9.1?}", start.elapsed());
@@ -23,14 +27,28 @@ fn main() {
     let first = timed(|| drop(cold.lease(SandboxId::from_bits(1)).unwrap()));
     println!("the host's first lease {first:>9.1?}");
     cold.release(SandboxId::from_bits(1));
-    report("cold", (2..202).map(|id| run(&cold, id, Duration::ZERO)).collect());
+    report("cold, 50 a second", (2..52).map(|id| run(&cold, id, pause)).collect());
+    let given: Vec<Owned> = (0..50).map(|_| Owned::new()).collect();
+    let run_in = |(id, owned): (u64, &Owned)| {
+        let netns = owned.netns.try_clone().unwrap();
+        let took = timed(|| drop(cold.lease_in(SandboxId::from_bits(id), netns).unwrap()));
+        cold.release(SandboxId::from_bits(id));
+        std::thread::sleep(pause);
+        took
+    };
+    report("into a given one", (300..).zip(&given).map(run_in).collect());
+    let loopback = |_| {
+        let owned = Owned::new();
+        timed(|| Network::loopback_in(owned.netns.as_fd()).unwrap())
+    };
+    report("loopback in one", (0..50).map(loopback).collect());
+    drop(given);
     cold.close().unwrap();
     drop(cold);
 
     let network = Network::open(config).unwrap();
     drop(network.lease(SandboxId::from_bits(1)).unwrap());
     network.release(SandboxId::from_bits(1));
-    let pause = Duration::from_millis(20);
     std::thread::sleep(pause * 5);
     report("warm, 50 a second", (2..102).map(|id| run(&network, id, pause)).collect());
     report("warm, back to back", (200..400).map(|id| run(&network, id, Duration::ZERO)).collect());
@@ -46,6 +64,34 @@ fn main() {
     report("first 100 of 1,000", took);
     (2000..3000).for_each(|id| network.release(SandboxId::from_bits(id)));
     println!("close, 1,000 released  {:>9.1?}", timed(|| network.close().unwrap()));
+}
+
+/// A network namespace that belongs to a user namespace of its own, as a sandbox makes it.
+struct Owned {
+    netns: OwnedFd,
+    /// Ends when its input does.
+    holder: Child,
+}
+
+impl Owned {
+    fn new() -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["-Urn", "sh", "-c", "echo; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let netns = File::open(format!("/proc/{}/ns/net", holder.id())).unwrap().into();
+        Self { netns, holder }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        self.holder.wait().unwrap();
+    }
 }
 
 /// One lease, held for no time; then `pause`.

@@ -13,7 +13,7 @@ use garth_kernel::netns;
 use crate::host::{self, Host};
 use crate::queue::{Check, Found, Request, Shared, Work, closed};
 use crate::remover::Remover;
-use crate::slot::Ready;
+use crate::slot::{Place, Ready};
 use crate::{Error, ErrorKind, LeaseRecord};
 
 /// Runs the builder until the network ends.
@@ -45,10 +45,13 @@ impl Builder<'_> {
     fn answer(&mut self, request: Request) {
         // An asker that no longer waits for the answer has ended; there is nobody to tell.
         match request {
-            Request::Make(id, reply) => {
-                let made = self.make();
+            Request::Make(id, place, reply) => {
+                let ready_would_serve = matches!(place, Place::New);
+                let made = self.make(place);
                 let mut queue = self.shared.queue();
-                queue.warming = made.is_ok();
+                if ready_would_serve {
+                    queue.warming = made.is_ok();
+                }
                 if let Ok(ready) = &made {
                     queue.leases.insert(id, ready.record.clone());
                 }
@@ -82,11 +85,11 @@ impl Builder<'_> {
         self.host.as_mut().ok_or_else(closed)
     }
 
-    fn make(&mut self) -> Result<Ready, Error> {
+    fn make(&mut self, place: Place) -> Result<Ready, Error> {
         let shared = self.shared;
         let host = self.host()?;
         let slot = shared.queue().slots.take()?;
-        let made = host.make(slot, &shared.home);
+        let made = host.make(slot, place, &shared.home);
         if let Err(error) = &made {
             if error.kind() == ErrorKind::Closed {
                 shared.stop();
@@ -100,7 +103,7 @@ impl Builder<'_> {
     }
 
     fn warm(&mut self) {
-        match self.make() {
+        match self.make(Place::New) {
             Ok(ready) => self.shared.queue().warm.push_back(ready),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no network is kept ready");

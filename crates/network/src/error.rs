@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Record,
     /// This sandbox has a lease already.
     AlreadyLeased,
+    /// The namespace that was given for a sandbox is the host's own.
+    HostNamespace,
     /// The DNS forwarder could not listen.
     Dns,
     /// [`crate::Network::close`] was called, or its thread ended.
@@ -75,7 +77,11 @@ impl Error {
             ErrorKind::NoFreeSubnet => Some("remove a route that covers 10.0.0.0/8, or use --network none"),
             ErrorKind::AddressesExhausted => Some("stop some sandboxes, or use a second data directory"),
             ErrorKind::Record => Some("move network.json out of the data directory; it is made again"),
-            ErrorKind::InvalidTag | ErrorKind::AlreadyLeased | ErrorKind::Dns | ErrorKind::Closed => None,
+            ErrorKind::InvalidTag
+            | ErrorKind::AlreadyLeased
+            | ErrorKind::HostNamespace
+            | ErrorKind::Dns
+            | ErrorKind::Closed => None,
         }
     }
 }

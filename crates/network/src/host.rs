@@ -15,7 +15,7 @@ use crate::forwarding::{self, Forwarding};
 use crate::layout::{Layout, SLOTS};
 use crate::queue::Shared;
 use crate::remover;
-use crate::slot::{Ready, Wire};
+use crate::slot::{Place, Ready, Wire};
 use crate::watch::Watch;
 use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
 use crate::{dns, docker};
@@ -92,7 +92,7 @@ impl Host {
     }
 
     /// Makes the wire of one slot.
-    pub(crate) fn make(&mut self, slot: u16, home: &OwnedFd) -> Result<Ready, Error> {
+    pub(crate) fn make(&mut self, slot: u16, place: Place, home: &OwnedFd) -> Result<Ready, Error> {
         let ipv6 = self.ipv6.then(|| (self.layout.ipv6(slot), self.layout.gateway6()));
         let wire = Wire {
             slot,
@@ -102,7 +102,7 @@ impl Host {
             gateway4: self.layout.gateway4(),
             ipv6,
         };
-        wire.make(&mut self.socket, home)
+        wire.make(place, &mut self.socket, home)
     }
 
     /// Whether the wire of this record is still there.
@@ -155,7 +155,8 @@ pub(crate) fn try_out(names: &Names, home: &OwnedFd) -> Result<(), Error> {
     let slot = *SLOTS.start();
     let ipv6 = ipv6.then(|| (layout.ipv6(slot), layout.gateway6()));
     let (ipv4, gateway4) = (layout.ipv4(slot), layout.gateway4());
-    Wire { slot, name: names.wire(slot), mtu: 1500, ipv4, gateway4, ipv6 }.make(&mut socket, home).map(drop)
+    let wire = Wire { slot, name: names.wire(slot), mtu: 1500, ipv4, gateway4, ipv6 };
+    wire.make(Place::New, &mut socket, home).map(drop)
 }
 
 /// Whether IPv6 is compiled in and switched on.

@@ -16,7 +16,9 @@
 //! discovery or router advertisement to forge, and a bridge's limit of 1,024 ports does not apply.
 //! What may pass is decided in one ruleset that is loaded once and never changed per sandbox
 //! (`ruleset.nft`, a reason with every chain); a second wall, routes that refuse, stands inside each
-//! sandbox's namespace. When somebody flushes the host's rules they are loaded again.
+//! sandbox's namespace. A sandbox whose user namespace owns its network namespace
+//! ([`Network::lease_in`]) can take that one down, and can send any frame; the ruleset is made to hold
+//! alone. When somebody flushes the host's rules they are loaded again.
 //!
 //! Four threads, all asleep while nothing happens: one makes wires, one takes them apart, one hears
 //! from the kernel what others changed, one forwards DNS.

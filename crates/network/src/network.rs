@@ -1,5 +1,5 @@
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use garth_kernel::netns;
@@ -7,7 +7,7 @@ use garth_spec::SandboxId;
 
 use crate::config::Names;
 use crate::queue::{Found, Request, Shared};
-use crate::slot::{self, Ready};
+use crate::slot::{self, Place, Ready};
 use crate::{Error, ErrorKind, Finding, Lease, LeaseRecord, NetworkConfig, probe};
 
 /// The sandboxes' network of one data directory.
@@ -40,14 +40,37 @@ impl Network {
     /// # Errors
     /// Any [`ErrorKind`] but [`ErrorKind::InvalidTag`].
     pub fn lease(&self, id: SandboxId) -> Result<Lease, Error> {
-        if self.shared.queue().leases.contains_key(&id) {
-            return Err(Error::new(ErrorKind::AlreadyLeased, format!("sandbox {id} has a network already")));
-        }
+        self.refuse_second(id)?;
         let ready = match self.shared.take_warm(id) {
             Some(ready) => ready,
-            None => self.shared.ask(|reply| Request::Make(id, reply))?,
+            None => self.shared.ask(|reply| Request::Make(id, Place::New, reply))?,
         };
         Ok(lease(ready))
+    }
+
+    /// As [`Network::lease`], into a network namespace that somebody else has made, which
+    /// [`Lease::netns`] is then: one that belongs to the sandbox's user namespace, so that root
+    /// inside configures it. It must be empty (`lo`, down, and nothing else), and nothing that is not
+    /// trusted may run in it before the return. Takes milliseconds, because nothing can be ready for
+    /// a namespace that was not there.
+    ///
+    /// Root inside can undo all that is set there. The host's rules hold against it; the second wall,
+    /// routes that refuse, is its own to take down.
+    ///
+    /// # Errors
+    /// As [`Network::lease`]; and [`ErrorKind::HostNamespace`], [`ErrorKind::Kernel`] where the
+    /// descriptor is no network namespace or has an `eth0`.
+    pub fn lease_in(&self, id: SandboxId, netns: OwnedFd) -> Result<Lease, Error> {
+        self.refuse_second(id)?;
+        refuse_same(&netns, &self.shared.home)?;
+        self.shared.ask(|reply| Request::Make(id, Place::Given(netns), reply)).map(lease)
+    }
+
+    fn refuse_second(&self, id: SandboxId) -> Result<(), Error> {
+        match self.shared.queue().leases.contains_key(&id) {
+            true => Err(Error::new(ErrorKind::AlreadyLeased, format!("sandbox {id} has a network already"))),
+            false => Ok(()),
+        }
     }
 
     /// Takes over the lease of an earlier daemon, from what [`Lease::record`] gave. `false` when its
@@ -104,6 +127,18 @@ impl Network {
             .map_err(|error| Error::kernel("cannot make a network namespace", error))
     }
 
+    /// As [`Network::loopback_only`], in a network namespace that somebody else has made for a
+    /// sandbox.
+    ///
+    /// # Errors
+    /// [`ErrorKind::HostNamespace`] where it is the calling thread's, [`ErrorKind::NotPermitted`],
+    /// [`ErrorKind::Kernel`].
+    pub fn loopback_in(netns: BorrowedFd<'_>) -> Result<(), Error> {
+        let home = netns::current().map_err(|error| Error::kernel("cannot open the network namespace", error))?;
+        refuse_same(netns, &home)?;
+        slot::loopback_in(netns).map_err(|error| Error::kernel("cannot configure a network namespace", error))
+    }
+
     /// What the network needs from this host, for `doctor`. Changes nothing on it; the trial is made
     /// in a namespace of its own and takes about 50 ms.
     pub fn probe() -> Vec<Finding> {
@@ -114,6 +149,15 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.shared.join();
+    }
+}
+
+/// What is set in a sandbox's namespace must never be set in the host's.
+fn refuse_same(netns: impl AsFd, home: impl AsFd) -> Result<(), Error> {
+    match slot::is_same(netns.as_fd(), home.as_fd()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::new(ErrorKind::HostNamespace, "the network namespace is the host's, not a sandbox's")),
+        Err(error) => Err(Error::kernel("cannot look at a network namespace", error)),
     }
 }
 

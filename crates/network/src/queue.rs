@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use garth_spec::SandboxId;
 
 use crate::config::Names;
-use crate::slot::{Ready, Slots};
+use crate::slot::{Place, Ready, Slots};
 use crate::{Error, ErrorKind, LeaseRecord, NetworkConfig, builder};
 
 pub(crate) type Reply<T> = SyncSender<Result<T, Error>>;
@@ -19,7 +19,7 @@ pub(crate) type Reply<T> = SyncSender<Result<T, Error>>;
 #[derive(Debug)]
 pub(crate) enum Request {
     /// A new wire, leased to this sandbox.
-    Make(SandboxId, Reply<Ready>),
+    Make(SandboxId, Place, Reply<Ready>),
     /// Whether the wire of an earlier daemon's lease is there; it is kept then.
     Adopt(LeaseRecord, Reply<Found>),
     /// Remove every wire but those of these slots; and everything, when there are none.

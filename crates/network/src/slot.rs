@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use garth_kernel::netlink::{Message, Socket};
@@ -17,14 +17,21 @@ use crate::{Error, ErrorKind, LeaseRecord, sysctl};
 /// The interface's name inside, as everywhere.
 const INSIDE: &str = "eth0";
 
-/// Its number: a new namespace has only `lo`, which is 1.
-const INSIDE_INDEX: u32 = 2;
-
 /// How often an older kernel is asked whether the link is up, and for how long.
 const LINK_POLL: Duration = Duration::from_millis(1);
 const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A wire that no sandbox has yet. Dropping it removes everything, because its namespace goes.
+/// Where a wire's end for the sandbox is made.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In a network namespace that is made for it.
+    New,
+    /// In this one, which has nothing but loopback yet.
+    Given(OwnedFd),
+}
+
+/// A wire that no sandbox has yet. Dropping it removes everything, if nobody else has its namespace:
+/// that goes then.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) netns: OwnedFd,
@@ -49,21 +56,23 @@ pub(crate) struct Wire {
 impl Wire {
     /// Makes it. Leaves the calling thread in `home`, or fails with [`ErrorKind::Closed`] when it
     /// could not return there, after which the thread must not be used any more.
-    pub(crate) fn make(&self, host: &mut Socket, home: &OwnedFd) -> Result<Ready, Error> {
+    pub(crate) fn make(&self, place: Place, host: &mut Socket, home: &OwnedFd) -> Result<Ready, Error> {
         let doing = |what: &str| format!("cannot {what} for a sandbox's network");
-        let made = new_namespace();
+        let prepared = prepare(place);
         netns::enter(home.as_fd()).map_err(|error| {
             Error::because(ErrorKind::Closed, "cannot return to the host's network namespace", error)
         })?;
-        let (netns, mut inside) = made.map_err(|error| Error::kernel(doing("make a namespace"), error))?;
+        let (netns, mut inside) = prepared.map_err(|error| Error::kernel(doing("prepare a namespace"), error))?;
 
         host.apply(&[self.pair(&netns)]).map_err(|error| Error::kernel(doing("make a veth pair"), error))?;
-        let index = rtnl::index(host, &self.name)
-            .ok_or_else(|| Error::new(ErrorKind::Kernel, format!("{} vanished while it was made", self.name)))?;
-        inside.apply(&self.inside()).map_err(|error| Error::kernel(doing("configure eth0"), error))?;
+        let index = find(host, &self.name)?;
+        // Not always 2, after `lo`: the kernel puts its tunnels (`sit0`, `tunl0`) into every new
+        // namespace once somebody has used one.
+        let eth0 = find(&inside, INSIDE)?;
+        inside.apply(&self.inside(eth0)).map_err(|error| Error::kernel(doing("configure eth0"), error))?;
         self.harden().map_err(|error| Error::kernel(doing("set sysctls"), error))?;
         host.apply(&self.outside(index)).map_err(|error| Error::kernel(doing("configure the veth"), error))?;
-        await_link(&mut inside).map_err(|error| Error::kernel(doing("wait for the link"), error))?;
+        await_link(&mut inside, eth0).map_err(|error| Error::kernel(doing("wait for the link"), error))?;
         let ipv6 = self.ipv6.map(|(address, _)| address);
         let record = LeaseRecord { slot: self.slot, wire: index, ipv4: self.ipv4, ipv6 };
         Ok(Ready { netns, gateway: self.gateway4, record })
@@ -76,39 +85,38 @@ impl Wire {
             peer_name: INSIDE,
             peer_mac: self.mac(End::Sandbox),
             peer_netns: netns.as_fd(),
-            peer_index: INSIDE_INDEX,
             mtu: self.mtu,
         })
     }
 
     /// Requests for the socket inside the namespace.
-    fn inside(&self) -> Vec<Message> {
+    fn inside(&self, eth0: u32) -> Vec<Message> {
         let mut requests = vec![rtnl::set_up(rtnl::LOOPBACK)];
         if self.ipv6.is_some() {
-            requests.push(rtnl::without_link_local(INSIDE_INDEX));
+            requests.push(rtnl::without_link_local(eth0));
         }
-        requests.push(rtnl::set_up_without_arp(INSIDE_INDEX));
-        self.join(&mut requests, self.ipv4.into(), self.gateway4.into());
+        requests.push(rtnl::set_up_without_arp(eth0));
+        self.join(&mut requests, eth0, self.ipv4.into(), self.gateway4.into());
         requests.extend(prohibited(BLOCKED4.iter().map(|block| block.network)));
         if let Some((address, gateway)) = self.ipv6 {
-            self.join(&mut requests, address.into(), gateway.into());
-            requests.push(rtnl::add_local(INSIDE_INDEX, address));
+            self.join(&mut requests, eth0, address.into(), gateway.into());
+            requests.push(rtnl::add_local(eth0, address));
             requests.extend(prohibited(NOT_GLOBAL6.iter().chain(BLOCKED6).map(|block| block.network)));
         }
         requests
     }
 
     /// An address, the gateway's hardware address, and the way to and by it.
-    fn join(&self, requests: &mut Vec<Message>, address: IpAddr, gateway: IpAddr) {
+    fn join(&self, requests: &mut Vec<Message>, eth0: u32, address: IpAddr, gateway: IpAddr) {
         let (whole, everywhere): (u8, IpAddr) = match address {
             IpAddr::V4(_) => (32, Ipv4Addr::UNSPECIFIED.into()),
             IpAddr::V6(_) => (128, Ipv6Addr::UNSPECIFIED.into()),
         };
         requests.extend([
-            rtnl::add_address(INSIDE_INDEX, address, whole),
-            rtnl::add_neighbour(INSIDE_INDEX, gateway, &self.mac(End::Host)),
-            rtnl::add_route(&Route { to: (gateway, whole), via: None, device: INSIDE_INDEX, source: None }),
-            rtnl::add_route(&Route { to: (everywhere, 0), via: Some(gateway), device: INSIDE_INDEX, source: None }),
+            rtnl::add_address(eth0, address, whole),
+            rtnl::add_neighbour(eth0, gateway, &self.mac(End::Host)),
+            rtnl::add_route(&Route { to: (gateway, whole), via: None, device: eth0, source: None }),
+            rtnl::add_route(&Route { to: (everywhere, 0), via: Some(gateway), device: eth0, source: None }),
         ]);
     }
 
@@ -118,7 +126,9 @@ impl Wire {
         if self.ipv6.is_some() {
             requests.push(rtnl::without_link_local(index));
         }
-        requests.extend([rtnl::set_up_without_arp(index), rtnl::forward_ipv4(index)]);
+        // The ruleset pins sources, too; this holds while no ruleset is loaded. Before the interface
+        // is up, so that nothing comes sooner.
+        requests.extend([rtnl::distrust_ipv4(index), rtnl::set_up_without_arp(index), rtnl::forward_ipv4(index)]);
         let mac = self.mac(End::Sandbox);
         let mut connect = |address: IpAddr, gateway: IpAddr, whole: u8| {
             requests.push(rtnl::add_neighbour(index, address, &mac));
@@ -163,9 +173,9 @@ enum End {
     Sandbox = 0x68,
 }
 
-/// A second wall behind the host's ruleset: routes that refuse what may not be reached, in a
-/// namespace whose routes the sandbox may not change. It holds while somebody flushes the host's
-/// rules.
+/// A second wall behind the host's ruleset: routes that refuse what may not be reached. It holds
+/// while somebody flushes the host's rules, in a namespace whose routes the sandbox may not change;
+/// one that owns its namespace can take it down, and meets the host's rules alone.
 fn prohibited<'a>(networks: impl Iterator<Item = &'a str>) -> Vec<Message> {
     networks
         .filter_map(|network| network.parse::<Network>().ok())
@@ -173,11 +183,16 @@ fn prohibited<'a>(networks: impl Iterator<Item = &'a str>) -> Vec<Message> {
         .collect()
 }
 
+fn find(socket: &Socket, name: &str) -> Result<u32, Error> {
+    rtnl::index(socket, name)
+        .ok_or_else(|| Error::new(ErrorKind::Kernel, format!("{name} vanished while a sandbox's network was made")))
+}
+
 /// Without this the first packets of a sandbox that starts at once would be lost, and a connection
 /// take a second longer. Succeeds at the first look from Linux 6.8 on.
-fn await_link(inside: &mut Socket) -> Result<(), std::io::Error> {
+fn await_link(inside: &mut Socket, eth0: u32) -> Result<(), std::io::Error> {
     let deadline = Instant::now() + LINK_DEADLINE;
-    while !rtnl::is_operational(inside, INSIDE_INDEX)? {
+    while !rtnl::is_operational(inside, eth0)? {
         if Instant::now() > deadline {
             return Err(std::io::ErrorKind::TimedOut.into());
         }
@@ -186,13 +201,41 @@ fn await_link(inside: &mut Socket) -> Result<(), std::io::Error> {
     Ok(())
 }
 
-/// Leaves the calling thread in the new namespace.
-fn new_namespace() -> std::io::Result<(OwnedFd, Socket)> {
-    netns::unshare()?;
-    let netns = netns::current()?;
+/// Leaves the calling thread in the namespace, or where it was.
+fn prepare(place: Place) -> std::io::Result<(OwnedFd, Socket)> {
+    let netns = match place {
+        Place::New => {
+            netns::unshare()?;
+            netns::current()?
+        }
+        Place::Given(netns) => {
+            netns::enter(netns.as_fd())?;
+            netns
+        }
+    };
     let inside = Socket::route()?;
     allow_ping_and_low_ports()?;
     Ok((netns, inside))
+}
+
+/// Puts loopback up in this namespace, and sets there what [`prepare`] does. In a thread of its own,
+/// so that the caller cannot be left in the wrong namespace.
+pub(crate) fn loopback_in(netns: BorrowedFd<'_>) -> std::io::Result<()> {
+    let raise = || {
+        netns::enter(netns)?;
+        allow_ping_and_low_ports()?;
+        Ok(Socket::route()?.apply(&[rtnl::set_up(rtnl::LOOPBACK)])?)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("garth-netns".to_owned()).spawn_scoped(scope, raise)?;
+        thread.join().map_err(|_| std::io::Error::other("the thread that enters a network namespace panicked"))?
+    })
+}
+
+/// Whether both are the same namespace.
+pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> std::io::Result<bool> {
+    let [one, other] = [rustix::fs::fstat(one)?, rustix::fs::fstat(other)?];
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// What takes the place of `CAP_NET_RAW` and, for users other than root, `CAP_NET_BIND_SERVICE`.

@@ -5,6 +5,10 @@
 mod advertisements;
 mod attacks;
 mod firewalls;
+mod frames;
+mod given;
 mod leases;
 mod names;
+mod owned;
+mod rooted;
 mod world;
