@@ -1,12 +1,13 @@
 //! What works on this machine.
 
+use garth_runtime::Level;
 use garth_spec::Runtime;
 
 /// What was found, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What the `default` runtime needs.
-    pub runtime: Vec<Finding>,
+    /// What each runtime needs.
+    pub runtimes: Vec<(Runtime, Vec<Finding>)>,
     /// What the pool of disks needs.
     pub storage: Vec<Finding>,
     /// What the network needs.
@@ -33,21 +34,51 @@ impl Finding {
     }
 }
 
+impl From<garth_runtime::Finding> for Finding {
+    fn from(found: garth_runtime::Finding) -> Self {
+        let (name, fix) = (found.name.to_owned(), found.fix.map(str::to_owned));
+        Self { name, ok: found.ok, detail: found.detail, fix }
+    }
+}
+
 /// Looks at this machine and changes nothing; needs no daemon.
 pub fn probe() -> Findings {
-    let runtime = garth_runtime::probe().into_iter().map(|found| Finding {
-        name: found.name.to_owned(),
-        ok: found.ok,
-        detail: found.detail,
-        fix: found.fix.map(str::to_owned),
-    });
     let network = garth_network::Network::probe().into_iter().map(|found| Finding {
         name: found.name.to_owned(),
         ok: found.ok,
         detail: found.detail,
         fix: found.fix,
     });
-    Findings { runtime: runtime.collect(), storage: vec![btrfs(), mkfs()], network: network.collect() }
+    let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
+    Findings {
+        runtimes: runtimes.map(|runtime| (runtime, of_runtime(runtime))).into(),
+        storage: vec![btrfs(), mkfs()],
+        network: network.collect(),
+    }
+}
+
+fn of_runtime(runtime: Runtime) -> Vec<Finding> {
+    match runtime {
+        Runtime::Default => garth_runtime::probe(Level::Default).into_iter().map(Finding::from).collect(),
+        Runtime::Sysbox => garth_runtime::probe(Level::Sysbox).into_iter().map(Finding::from).collect(),
+        Runtime::Microvm => vec![Finding {
+            name: "handler".to_owned(),
+            ok: false,
+            detail: "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)".to_owned(),
+            fix: None,
+        }],
+    }
+}
+
+/// What a runtime lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
+/// first start says.
+pub(crate) fn missing(runtime: Runtime) -> Option<String> {
+    if runtime == Runtime::Default {
+        return None;
+    }
+    let lacking = of_runtime(runtime).into_iter().filter(|finding| !finding.ok);
+    let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
+    (!lacking.is_empty()).then(|| lacking.join("; "))
 }
 
 fn btrfs() -> Finding {
@@ -74,10 +105,4 @@ fn mkfs() -> Finding {
             fix: Some("apt-get install btrfs-progs".to_owned()),
         },
     }
-}
-
-/// What a runtime lacks by itself, whatever the machine has; `None` for one that this version has.
-pub fn missing(runtime: Runtime) -> Option<Finding> {
-    let error = crate::lifecycle::handler(runtime).err()?;
-    Some(Finding { name: "handler".to_owned(), ok: false, detail: error.to_string(), fix: error.suggestion() })
 }

@@ -162,7 +162,7 @@ impl Engine {
 
     /// Makes a project; done when its disk stands.
     pub async fn create(&self, new: NewProject) -> Result<Arc<Project>, Error> {
-        lifecycle::check(&new.spec)?;
+        lifecycle::check(&self.shared.local, &new.spec)?;
         if new.spec.image != ImageName::host() && self.shared.images.find(&new.spec.image).is_none() {
             return Err(ErrorKind::NoImage(new.spec.image).into());
         }
@@ -248,7 +248,7 @@ impl Engine {
         for _ in 0..CHANGE_TRIES {
             let from = entry.view().project.spec.clone();
             let to = change(&from);
-            lifecycle::check(&to)?;
+            lifecycle::check(&self.shared.local, &to)?;
             let (old, new) = (Box::new(from.clone()), Box::new(to));
             match entry.ask(|answer| Request::Change { from: old, to: new, answer }).await {
                 Err(error) if matches!(error.kind(), ErrorKind::Contended(_)) => {}

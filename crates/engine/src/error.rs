@@ -52,7 +52,7 @@ pub enum ErrorKind {
         /// What was asked for.
         runtime: Runtime,
         /// What it lacks.
-        missing: &'static str,
+        missing: String,
     },
     /// The kernel or the pool refused a limit.
     #[error("the {what} limit {limit} was refused")]

@@ -40,7 +40,7 @@ mod tests;
 
 pub use agent::{Body, Link};
 pub use data_dir::DataDir;
-pub use doctor::{Finding, Findings, missing, probe};
+pub use doctor::{Finding, Findings, probe};
 pub use engine::{Changed, Engine, EngineConfig, Inspection, NewProject, StartPolicy};
 pub use error::{Cause, Error, ErrorKind};
 pub use fault::FAULT_POINTS;

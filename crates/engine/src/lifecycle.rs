@@ -3,33 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
+use garth_spec::{ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
-use crate::local::{Live, Order};
+use crate::local::{Live, Local, Order};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
 
 /// How long processes have to end when no one says.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
-/// What carries a runtime out here; never anything weaker than what was asked for.
-pub(crate) fn handler(runtime: Runtime) -> Result<Handler, Error> {
-    let missing = match runtime {
-        Runtime::Default => return Ok(Handler::DefaultNative),
-        Runtime::Sysbox => "this version of garth has no sysbox/native handler",
-        Runtime::Microvm => "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)",
-    };
-    Err(ErrorKind::RuntimeUnavailable { runtime, missing }.into())
-}
-
 /// Refuses a spec before anything is made for it.
-pub(crate) fn check(spec: &ProjectSpec) -> Result<(), Error> {
+pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
-    handler(spec.runtime).map(drop)
+    local.handler(spec.runtime).map(drop)
 }
 
 /// Makes a project's disk; on failure nothing is left.
@@ -68,7 +58,7 @@ fn make_disk(shared: &Shared, project: &mut Project) -> Result<(), Error> {
 /// Makes a project's sandbox; on failure the project is stopped and says why.
 pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot start {}", project.name));
-    let handler = handler(project.spec.runtime).map_err(|error| doing(error, project))?;
+    let handler = shared.local.handler(project.spec.runtime).map_err(|error| doing(error, project))?;
     project.step(Transition::Start)?;
     let id = SandboxId::from_bits(random_bits());
     project.sandbox = Some(SandboxEntry {
@@ -92,7 +82,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
 
 fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Live, Error> {
     let begun = Instant::now();
-    let lease = shared.local.lease(id, project.spec.network).map_err(|error| error.step("network"))?;
+    let lease = shared.local.lease(id, &project.spec).map_err(|error| error.step("network"))?;
     fault::reach(Point::StartLeased);
     let leased = begun.elapsed();
     let (record, addresses) = (lease.record.clone(), lease.addresses);

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use garth_spec::{ByteSize, ImageConfig, ImageId, Limits, Network, ProjectId, SandboxId};
+use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, ProjectId, ProjectSpec, Runtime, SandboxId};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
@@ -97,9 +97,11 @@ pub struct DiskUse {
     pub limit: Option<ByteSize>,
 }
 
-/// A network namespace for a sandbox.
+/// A network namespace for a sandbox, and what that was made with.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    /// What the sandbox will run in, where its network namespace belongs to that.
+    pub(crate) prepared: Option<garth_runtime::Prepared>,
     /// To be entered; nothing only in tests.
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) record: Option<LeaseRecord>,
@@ -189,8 +191,13 @@ impl Local {
         driver!(self, local => local.sweep_pool())
     }
 
-    pub(crate) fn lease(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
-        driver!(self, local => local.lease(id, network))
+    /// What carries a runtime out here; never anything weaker than what was asked for.
+    pub(crate) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
+        driver!(self, local => local.handler(runtime))
+    }
+
+    pub(crate) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
+        driver!(self, local => local.lease(id, spec))
     }
 
     /// Sets up what the first lease would wait for; whether it works, the first lease tells.

@@ -86,6 +86,12 @@ impl IdRanges {
         Self { ids: ids.unwrap_or(DEFAULT), taken, locks: locks.to_owned() }
     }
 
+    /// How many ranges there are, and that in words.
+    pub(crate) fn describe(&self) -> (usize, String) {
+        let free = (0..self.count()).filter(|index| self.is_free(*index)).count();
+        (free, format!("{free} ranges of {IDS} ids from {} on", self.ids.start))
+    }
+
     fn count(&self) -> u32 {
         self.ids.len().try_into().unwrap_or(u32::MAX) / IDS
     }

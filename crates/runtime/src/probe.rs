@@ -1,6 +1,9 @@
 use serde::Serialize;
 
+use crate::Level;
 use crate::cgroups::Cgroups;
+
+mod mapped;
 
 /// One thing that sandboxes of this runtime need from the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,9 +18,13 @@ pub struct Finding {
     pub fix: Option<&'static str>,
 }
 
-/// Looks at what this runtime needs; changes nothing.
-pub fn probe() -> Vec<Finding> {
-    vec![root(), seccomp(), pidfd(), namespaces(), cgroups()]
+/// Looks at what a level needs; changes nothing.
+pub fn probe(level: Level) -> Vec<Finding> {
+    let common = [root(), seccomp(), pidfd(), namespaces(), cgroups()];
+    match level {
+        Level::Default => common.into(),
+        Level::Sysbox => common.into_iter().chain(mapped::probe()).collect(),
+    }
 }
 
 fn finding(name: &'static str, result: Result<String, String>, fix: &'static str) -> Finding {

@@ -24,6 +24,9 @@ pub enum Handler {
     /// `default/native`: our own code.
     #[serde(rename = "default/native")]
     DefaultNative,
+    /// `sysbox/native`: our own code, with user namespaces.
+    #[serde(rename = "sysbox/native")]
+    SysboxNative,
 }
 
 /// A runtime that Garth does not know or cannot carry out in this version.
@@ -37,7 +40,7 @@ impl FromStr for Runtime {
     fn from_str(text: &str) -> Result<Self, UnknownRuntime> {
         match text {
             "default" | "default/native" => Ok(Self::Default),
-            "sysbox" => Ok(Self::Sysbox),
+            "sysbox" | "sysbox/native" => Ok(Self::Sysbox),
             "microvm" => Ok(Self::Microvm),
             _ => Err(UnknownRuntime(text.to_owned())),
         }
@@ -56,8 +59,9 @@ impl fmt::Display for Runtime {
 
 impl fmt::Display for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DefaultNative => f.write_str("default/native"),
-        }
+        f.write_str(match self {
+            Self::DefaultNative => "default/native",
+            Self::SysboxNative => "sysbox/native",
+        })
     }
 }

@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use garth_spec::{ByteSize, ImageConfig, ImageId, Limits, Network, ProjectId, SandboxId};
+use garth_spec::{
+    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, Runtime, SandboxId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -166,13 +168,21 @@ impl Fake {
         Ok(())
     }
 
-    pub(super) fn lease(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
-        if network == Network::None {
-            return Ok(Lease { netns: None, record: None, addresses: None, resolv_conf: None });
+    /// The default runtime alone.
+    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
+        match runtime {
+            Runtime::Default => Ok(Handler::DefaultNative),
+            _ => Err(ErrorKind::RuntimeUnavailable { runtime, missing: "this host is a fake".to_owned() }.into()),
+        }
+    }
+
+    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
+        if spec.network == Network::None {
+            return Ok(Lease { prepared: None, netns: None, record: None, addresses: None, resolv_conf: None });
         }
         self.act("lease", |world| world.leases.insert(id).then_some(()).ok_or_else(|| format!("two leases for {id}")))?;
         let addresses = Some(Addresses { ipv4: Ipv4Addr::new(192, 0, 2, 1), ipv6: None });
-        Ok(Lease { netns: None, record: Some(LeaseRecord::Fake(id)), addresses, resolv_conf: None })
+        Ok(Lease { prepared: None, netns: None, record: Some(LeaseRecord::Fake(id)), addresses, resolv_conf: None })
     }
 
     pub(super) fn prepare_network(&self) {}

@@ -5,6 +5,7 @@ mod order;
 mod sandbox;
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
-use garth_runtime::{AgentBinary, Sandboxes, SandboxesConfig};
-use garth_spec::{ByteSize, ImageId, Network, ProjectId, SandboxId};
+use garth_runtime::{AgentBinary, Level, Prepared, Sandboxes, SandboxesConfig};
+use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, SandboxId};
 use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
@@ -175,18 +176,49 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn lease(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
-        if network == Network::None {
-            let netns = garth_network::Network::loopback_only().explain()?;
-            return Ok(Lease { netns: Some(netns), record: None, addresses: None, resolv_conf: None });
+    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
+        match crate::doctor::missing(runtime) {
+            None => Ok(match runtime {
+                Runtime::Sysbox => Handler::SysboxNative,
+                Runtime::Default | Runtime::Microvm => Handler::DefaultNative,
+            }),
+            Some(missing) => Err(ErrorKind::RuntimeUnavailable { runtime, missing }.into()),
         }
-        let lease = self.network.lease(id).explain()?;
-        Ok(Lease {
-            record: Some(LeaseRecord::Host(lease.record())),
-            addresses: Some(Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
-            resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
-            netns: Some(lease.netns),
-        })
+    }
+
+    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
+        match spec.runtime {
+            Runtime::Sysbox => self.lease_mapped(id, spec.network),
+            Runtime::Default | Runtime::Microvm => self.lease_plain(id, spec.network),
+        }
+    }
+
+    fn lease_plain(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        match network {
+            Network::None => {
+                let netns = garth_network::Network::loopback_only().explain()?;
+                Ok(unconnected(Some(netns), None))
+            }
+            Network::Internet => Ok(connected(self.network.lease(id).explain()?, None)),
+        }
+    }
+
+    /// The network namespace belongs to the sandbox's users, so it is there before the network is.
+    fn lease_mapped(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
+        let missing = || Error::because(ErrorKind::Start, "the sandbox has no network namespace").step("network");
+        let netns = prepared.netns().ok_or_else(missing)?;
+        match network {
+            Network::None => {
+                garth_network::Network::loopback_in(netns).explain()?;
+                Ok(unconnected(None, Some(prepared)))
+            }
+            Network::Internet => {
+                let own = netns.try_clone_to_owned();
+                let own = own.map_err(|error| Error::because(ErrorKind::Network, error).step("network"))?;
+                Ok(connected(self.network.lease_in(id, own).explain()?, Some(prepared)))
+            }
+        }
     }
 
     pub(super) fn prepare_network(&self) {
@@ -209,8 +241,14 @@ impl Host {
         let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
         let plan = order::plan(&order, &disk);
-        let sandbox = sandboxes.start(order.id, &plan, order.lease.netns).explain()?;
-        HostSandbox::adopt(sandboxes, sandbox)
+        let Lease { prepared, netns, .. } = order.lease;
+        let sandbox = match prepared {
+            Some(prepared) => sandboxes.start(prepared, order.id, &plan, None),
+            None => sandboxes
+                .prepare(Level::Default)
+                .and_then(|prepared| sandboxes.start(prepared, order.id, &plan, netns)),
+        };
+        HostSandbox::adopt(sandboxes, sandbox.explain()?)
     }
 
     pub(super) fn recover(
@@ -286,6 +324,21 @@ impl Host {
         }
         self.network.close().explain()?;
         lock(&self.pool).take().map_or(Ok(()), |pool| pool.close().explain())
+    }
+}
+
+/// A lease of nothing but loopback.
+fn unconnected(netns: Option<OwnedFd>, prepared: Option<Prepared>) -> Lease {
+    Lease { prepared, netns, record: None, addresses: None, resolv_conf: None }
+}
+
+fn connected(lease: garth_network::Lease, prepared: Option<Prepared>) -> Lease {
+    Lease {
+        record: Some(LeaseRecord::Host(lease.record())),
+        addresses: Some(Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
+        resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
+        netns: Some(lease.netns),
+        prepared,
     }
 }
 

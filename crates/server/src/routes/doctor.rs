@@ -2,7 +2,6 @@ use axum::Json;
 use axum::extract::State;
 use garth_api::{Doctor, ErrorBody, RuntimeDoctor};
 use garth_engine::Findings;
-use garth_spec::Runtime;
 
 use crate::failure::Failure;
 use crate::router::App;
@@ -20,13 +19,13 @@ pub fn probe() -> Doctor {
 }
 
 fn report(found: Findings) -> Doctor {
-    let mut own = view::findings(found.runtime);
-    let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm].map(|runtime| {
-        let findings = match garth_engine::missing(runtime) {
-            Some(missing) => view::findings(vec![missing]),
-            None => std::mem::take(&mut own),
-        };
-        RuntimeDoctor { runtime, ok: findings.iter().all(|finding| finding.ok), findings }
+    let runtimes = found.runtimes.into_iter().map(|(runtime, findings)| {
+        let ok = findings.iter().all(|finding| finding.ok);
+        RuntimeDoctor { runtime, ok, findings: view::findings(findings) }
     });
-    Doctor { runtimes: runtimes.into(), storage: view::findings(found.storage), network: view::findings(found.network) }
+    Doctor {
+        runtimes: runtimes.collect(),
+        storage: view::findings(found.storage),
+        network: view::findings(found.network),
+    }
 }
