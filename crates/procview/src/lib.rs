@@ -14,7 +14,7 @@
 //! Only kernel files are read, the cgroups' again for every snapshot, so a limit that changes shows at once.
 //!
 //! It does not mount, bind, fork, poll or answer system calls: the caller does, with [`NODES`], [`DIRECTORIES`] and
-//! [`View::sysinfo`]. It keeps nothing over a restart; the numbers go on from the cgroup's. What it says is advice for
+//! [`View::sysinfo`]. Pressure cannot be waited for (that takes writing to the files). It keeps nothing over a restart; the numbers go on from the cgroup's. What it says is advice for
 //! programs that size themselves, the limits are the cgroup's.
 #![forbid(unsafe_code)]
 

@@ -105,6 +105,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Without a limit the host's total is the sandbox's, and what others use of it is not told.
     pub(crate) fn new(host: Host, usage: u64, mut stat: Stat) -> Self {
         let total = stat.limit.unwrap_or(u64::MAX).min(host.total);
         let free = total.saturating_sub(usage);

@@ -13,7 +13,7 @@ use crate::wire::{BUFFER, RESEND};
 /// How a call of [`Server::serve`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Served {
-    /// Poll the descriptor before the next call: nothing waits, or it is somebody else's turn.
+    /// Poll the descriptor (level-triggered) before the next call: nothing waits, or it is somebody else's turn.
     Waiting,
     /// Unmounted, or aborted: nobody will ask again.
     Ended,
@@ -41,10 +41,11 @@ impl Server {
         let now = clock_gettime(ClockId::Boottime);
         // An earlier server counted from an earlier time, and not once per nanosecond.
         let first = now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned());
-        Self { fuse, view, session: Session::new(owner, first), request: vec![0; BUFFER], answer: Vec::new() }
+        let made = clock_gettime(ClockId::Realtime).tv_sec.cast_unsigned();
+        Self { fuse, view, session: Session::new(owner, made, first), request: vec![0; BUFFER], answer: Vec::new() }
     }
 
-    /// Answers what waits, without waiting.
+    /// Answers what waits, without waiting. An error before the descriptor was given to mount.
     pub fn serve(&mut self) -> Result<Served, Error> {
         for _ in 0..TURN {
             let length = match rustix::io::read(&self.fuse, &mut self.request) {

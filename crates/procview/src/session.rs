@@ -21,14 +21,14 @@ pub struct Owner {
 /// Where the text of a file comes from.
 pub(crate) trait Source {
     fn render(&mut self, node: Node, out: &mut Vec<u8>) -> io::Result<()>;
-    /// When the files were made, in seconds since 1970.
-    fn made(&self) -> u64;
 }
 
 /// The state of a connection.
 #[derive(Debug)]
 pub(crate) struct Session {
     owner: Owner,
+    /// When the files were made, in seconds since 1970.
+    made: u64,
     snapshots: Snapshots,
     next_handle: u64,
     text: Vec<u8>,
@@ -41,8 +41,8 @@ const MAY_EXECUTE: u32 = 1;
 
 impl Session {
     /// `first_handle` is larger than any of an earlier server's on the same connection, which are still read.
-    pub(crate) fn new(owner: Owner, first_handle: u64) -> Self {
-        Self { owner, snapshots: Snapshots::default(), next_handle: first_handle, text: Vec::new() }
+    pub(crate) fn new(owner: Owner, made: u64, first_handle: u64) -> Self {
+        Self { owner, made, snapshots: Snapshots::default(), next_handle: first_handle, text: Vec::new() }
     }
 
     /// Leaves the answer in `out`: nothing if there is to be none.
@@ -76,10 +76,10 @@ impl Session {
     fn answer_about(&mut self, inode: Inode, operation: Operation<'_>, source: &mut impl Source, answer: Answer<'_>) {
         match (operation, inode) {
             (Operation::Lookup { name }, _) => match inode.lookup(name) {
-                Some(found) => answer.entry(self.attributes(found, source.made())).done(),
+                Some(found) => answer.entry(self.attributes(found)).done(),
                 None => answer.error(Errno::NOENT),
             },
-            (Operation::GetAttr, _) => answer.attributes(self.attributes(inode, source.made())).done(),
+            (Operation::GetAttr, _) => answer.attributes(self.attributes(inode)).done(),
             (Operation::SetAttr, _) => answer.error(Errno::ACCESS),
             (Operation::Access { mask }, _) => match inode.is_directory() {
                 _ if mask & MAY_WRITE != 0 => answer.error(Errno::ACCESS),
@@ -117,10 +117,10 @@ impl Session {
         Ok(usize::try_from(offset).ok().and_then(|offset| text.get(offset..)).unwrap_or_default())
     }
 
-    fn attributes(&self, inode: Inode, time: u64) -> Attributes {
+    fn attributes(&self, inode: Inode) -> Attributes {
         let Owner { uid, gid } = self.owner;
         let links = if inode.is_directory() { 2 } else { 1 };
-        Attributes { inode: inode.id(), mode: mode(inode), links, uid, gid, time }
+        Attributes { inode: inode.id(), mode: mode(inode), links, uid, gid, time: self.made }
     }
 
     #[cfg(test)]

@@ -95,7 +95,8 @@ impl View {
         Ok(Self { reader, started, host, host_processors, cpuinfo, activity })
     }
 
-    /// Says that the sandbox starts: the process that serves it is made before.
+    /// Says that the sandbox starts: the process that serves it is made before. After a restart of the server it says
+    /// when it did start.
     pub fn begin(&mut self, started: Started) {
         self.started = started;
         self.activity = Activity::default();
@@ -240,10 +241,6 @@ impl View {
 impl Source for View {
     fn render(&mut self, node: Node, out: &mut Vec<u8>) -> io::Result<()> {
         Self::render(self, node, out)
-    }
-
-    fn made(&self) -> u64 {
-        self.started.wall
     }
 }
 

@@ -16,10 +16,6 @@ impl Source for Counter {
         out.extend_from_slice(format!("{:>width$}", self.rendered, width = self.length).as_bytes());
         Ok(())
     }
-
-    fn made(&self) -> u64 {
-        1_700_000_000
-    }
 }
 
 struct World {
@@ -29,7 +25,7 @@ struct World {
 
 impl World {
     fn new(length: usize) -> Self {
-        let session = Session::new(Owner { uid: 500_000, gid: 500_001 }, 1000);
+        let session = Session::new(Owner { uid: 500_000, gid: 500_001 }, 1_700_000_000, 1000);
         Self { session, source: Counter { rendered: 0, length } }
     }
 
@@ -134,6 +130,7 @@ fn names_and_attributes_are_told() {
     let attributes = world.ask(3, Node::Meminfo as u64, &[0; 16]).unwrap();
     assert_eq!(entry[40..], attributes[16..]);
     let word = |at: usize| u32::from_ne_bytes(*attributes[16 + at..].first_chunk().unwrap());
+    assert_eq!(word(24), 1_700_000_000);
     assert_eq!([word(60), word(64), word(68), word(72)], [0o100_444, 1, 500_000, 500_001]);
     assert_eq!(world.ask(1, 1, b"kcore\0"), Err(ENOENT));
     assert_eq!(world.ask(3, 4711, &[0; 16]), Err(ENOENT));

@@ -1,6 +1,9 @@
 use std::fs::{self, File};
 use std::io::Read;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use garth_procview::Served;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -8,9 +11,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Running, World, now, server};
 
+const LONG: Duration = Duration::from_secs(10);
+
+/// What a file says, once it says something.
+fn reader(path: PathBuf) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(fs::read_to_string(path).unwrap()));
+    receiver
+}
+
 fn wait_for_a_request(world: &World) {
     let mut fds = [PollFd::new(&world.fuse, PollFlags::IN)];
-    let limit = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let limit = rustix::time::Timespec { tv_sec: LONG.as_secs().cast_signed(), tv_nsec: 0 };
     assert_eq!(poll(&mut fds, Some(&limit)).unwrap(), 1, "no request came");
 }
 
@@ -27,24 +39,24 @@ fn a_server_that_takes_over_answers_for_the_one_before() {
     // Who asks while nobody answers waits; the first server took one request with it into its grave. (Not scoped
     // threads: should this test fail, the connection must break before they can end.)
     let [taken, queued] = ["uptime", "cpu_online"].map(|name| world.path(name));
-    let taken = thread::spawn(|| fs::read_to_string(taken).unwrap());
+    let taken = reader(taken);
     wait_for_a_request(&world);
     let mut grave = [0; 8192];
     assert!(rustix::io::read(&world.fuse, &mut grave).unwrap() > 0);
-    let queued = thread::spawn(|| fs::read_to_string(queued).unwrap());
+    let queued = reader(queued);
     wait_for_a_request(&world);
-    assert!(!taken.is_finished() && !queued.is_finished());
+    assert!(taken.try_recv().is_err() && queued.try_recv().is_err());
 
     let mut next = server(&world.fuse, &world.cgroup, started);
     let resent = next.resend().unwrap();
     let _running = Running::start(next);
-    assert!(!queued.join().unwrap().is_empty());
+    assert!(!queued.recv_timeout(LONG).unwrap().is_empty());
     // What was opened with the first server goes on with the second.
     let mut rest = String::new();
     open.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("\nHugetlb:"), "{rest}");
     match resent {
-        true => assert!(!taken.join().unwrap().is_empty()),
+        true => assert!(!taken.recv_timeout(LONG).unwrap().is_empty()),
         // That thread ends with the connection.
         false => eprintln!("SKIP a_server_that_takes_over_answers_for_the_one_before: FUSE resend, Linux 6.9"),
     }

@@ -57,6 +57,11 @@ impl OwnCgroup {
         assert!(Command::new("/bin/sh").args(["-c", &script]).status().unwrap().success(), "{command}");
     }
 
+    /// Before its end: there must be nothing in it.
+    pub fn remove(&self) {
+        HIERARCHIES.iter().for_each(|hierarchy| fs::remove_dir(self.path(hierarchy)).unwrap());
+    }
+
     fn open(&self) -> Cgroup {
         let [memory, cpu, cpuacct, blkio] =
             HIERARCHIES.map(|hierarchy| File::open(self.path(hierarchy)).unwrap().into());
@@ -119,9 +124,17 @@ fn serve(mut server: Server, stop: &PipeReader) -> Server {
     loop {
         let mut fds = [PollFd::new(&server, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         poll(&mut fds, None).unwrap();
-        let stopped = !fds[1].revents().is_empty();
-        if stopped || server.serve().unwrap() == Served::Ended {
+        if !fds[1].revents().is_empty() {
             return server;
+        }
+        match server.serve() {
+            Ok(Served::Waiting) => {}
+            Ok(Served::Ended) => return server,
+            Err(error) => {
+                // Whoever reads would wait for ever.
+                eprintln!("{error}: {:?}", std::error::Error::source(&error));
+                std::process::exit(1);
+            }
         }
     }
 }
