@@ -18,7 +18,6 @@ use crate::{Durability, Overlay, Root, SandboxPlan};
 mod layers;
 pub(crate) use layers::Layers;
 
-
 /// The mounts of one sandbox's disk.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -172,9 +171,7 @@ fn finish_overlay(fs: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 fn allow_reuse(work: &Path) -> Result<()> {
     let mark = work.join("work/incompat/volatile");
     match std::fs::remove_dir_all(&mark) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(e).doing(|| format!("remove the mark {}", mark.display()))
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).doing(|| format!("remove the mark {}", mark.display())),
         _ => Ok(()),
     }
 }

@@ -49,7 +49,9 @@ pub enum ErrorKind {
     #[error("{0} is longer than a socket's path can be; use a shorter data directory")]
     SocketPath(PathBuf),
     /// Every range of user ids is in use.
-    #[error("all ranges of 65,536 user ids are in use or belong to others; give the user garth a larger one in /etc/subuid and /etc/subgid")]
+    #[error(
+        "all ranges of 65,536 user ids are in use or belong to others; give the user garth a larger one in /etc/subuid and /etc/subgid"
+    )]
     NoIds,
     /// The spawner answered out of order or not at all.
     #[error("the spawner process is gone or does not answer as expected")]

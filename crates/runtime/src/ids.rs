@@ -81,7 +81,8 @@ impl IdRanges {
                 (some, None) => some,
             };
         }
-        let numbers = accounts.iter().flat_map(|text| text.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()));
+        let numbers =
+            accounts.iter().flat_map(|text| text.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()));
         taken.extend(numbers.map(|id: u32| id..id.saturating_add(1)));
         Self { ids: ids.unwrap_or(DEFAULT), taken, locks: locks.to_owned() }
     }

@@ -87,7 +87,9 @@ struct Keeper {
 
 fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result<Made, Failure> {
     let (request, fds) = receive::<KeeperRequest>(daemon)?;
-    let KeeperRequest::Prepare { owner, cgroup, uuid } = request else { return Err(protocol("be told what to prepare")) };
+    let KeeperRequest::Prepare { owner, cgroup, uuid } = request else {
+        return Err(protocol("be told what to prepare"));
+    };
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(|| protocol("take the descriptors"));
     let (init_channel, listener, ids) = (Channel::from(next()?), next()?, next()?);
@@ -160,7 +162,8 @@ pub(crate) fn become_root() -> io::Result<()> {
 /// The porter's ids are the keeper's, one to one.
 fn map_porter(pid: i32) -> io::Result<()> {
     for map in ["uid_map", "gid_map"] {
-        let file = rustix::fs::open(format!("{HOST_PROC}/{pid}/{map}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file =
+            rustix::fs::open(format!("{HOST_PROC}/{pid}/{map}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::write(file, format!("0 0 {IDS}\n").as_bytes())?;
     }
     Ok(())
@@ -170,9 +173,13 @@ fn mount_view() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fuse = rustix::fs::open("stage/dev/fuse", flags, Mode::empty())?;
     let fs = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let options =
-        [("source", "garth".to_owned()), ("fd", fuse.as_raw_fd().to_string()), ("rootmode", "40000".to_owned()),
-         ("user_id", "0".to_owned()), ("group_id", "0".to_owned())];
+    let options = [
+        ("source", "garth".to_owned()),
+        ("fd", fuse.as_raw_fd().to_string()),
+        ("rootmode", "40000".to_owned()),
+        ("user_id", "0".to_owned()),
+        ("group_id", "0".to_owned()),
+    ];
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&fs, key, value)?;
     }

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use garth_kernel::namespace::{self, Fork, Namespaces, SingleThreaded};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::Policy;
@@ -49,11 +48,8 @@ impl Porter {
         let Ok(Some((order, _))) = self.daemon.receive::<Order>() else { return Ok(None) };
         let zero = own_clocks().map_err(failed("set the clocks"))?;
         match namespace::fork(single, Namespaces::PIDS, None).map_err(failed("clone the init"))? {
-            Fork::Child => {
-                rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-                    .map_err(|e| failed("become undumpable")(e.into()))?;
-                Ok(Some(order))
-            }
+            // Dumpable until it enters its sandbox: the keeper looks at its pid namespace.
+            Fork::Child => Ok(Some(order)),
             Fork::Parent { pid, pidfd } => {
                 let pid = pid.as_raw_nonzero().get();
                 let zero = (zero.tv_sec.unsigned_abs(), u32::try_from(zero.tv_nsec).unwrap_or(0));
@@ -96,7 +92,8 @@ fn take_mounts(fds: &mut Fds, keeper: Channel, policy: &Policy) -> Result<(), Fa
 fn own_clocks() -> io::Result<Timespec> {
     namespace::unshare(namespace::Own::ChildrensTime)?;
     let (monotonic, boottime) = (clock_gettime(ClockId::Monotonic), clock_gettime(ClockId::Boottime));
-    let file = rustix::fs::open("stage/host/proc/self/timens_offsets", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file =
+        rustix::fs::open("stage/host/proc/self/timens_offsets", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     let text = format!("monotonic {}\nboottime {}\n", negative(monotonic), negative(boottime));
     rustix::io::write(file, text.as_bytes())?;
     Ok(boottime)

@@ -423,5 +423,8 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
 
 /// Checks the data files of the boundary early, in the daemon, where an error can be told.
 pub(crate) fn check_policy() -> std::result::Result<(), ErrorKind> {
-    [Level::Default, Level::Sysbox].into_iter().try_for_each(|level| Policy::load(level).map(drop)).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
+    [Level::Default, Level::Sysbox]
+        .into_iter()
+        .try_for_each(|level| Policy::load(level).map(drop))
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
 }

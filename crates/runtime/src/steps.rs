@@ -13,8 +13,8 @@ use std::fmt;
 
 use rustix::mount::MountFlags;
 
-use crate::{Level, Policy};
 use crate::handshake::Order;
+use crate::{Level, Policy};
 
 mod apply;
 pub mod mapped;
@@ -301,14 +301,15 @@ fn terminals() -> Vec<Step> {
 /// An init joins its network: while the daemon still mounts the disk.
 pub fn network_steps(policy: &Policy) -> Vec<Step> {
     let mut steps = vec![Step::JoinNetwork];
-    steps.extend(network_views(policy));
+    steps.extend(network_views(policy, "stage/net"));
     steps
 }
 
-fn network_views(policy: &Policy) -> Vec<Step> {
-    let mut steps = vec![mount("sysfs", "stage/net", INERT | MountFlags::RDONLY, "")];
+/// Mounts the sysfs of this network namespace at a place, and shows its parts.
+fn network_views(policy: &Policy, at: &str) -> Vec<Step> {
+    let mut steps = vec![mount("sysfs", at, INERT | MountFlags::RDONLY, "")];
     for path in &policy.shown_of_network {
-        steps.push(Step::Bind { from: format!("stage/net/{path}"), at: format!("stage/sys/{path}") });
+        steps.push(Step::Bind { from: format!("{at}/{path}"), at: format!("stage/sys/{path}") });
     }
     steps
 }

@@ -244,9 +244,9 @@ impl Host {
         let Lease { prepared, netns, .. } = order.lease;
         let sandbox = match prepared {
             Some(prepared) => sandboxes.start(prepared, order.id, &plan, None),
-            None => sandboxes
-                .prepare(Level::Default)
-                .and_then(|prepared| sandboxes.start(prepared, order.id, &plan, netns)),
+            None => {
+                sandboxes.prepare(Level::Default).and_then(|prepared| sandboxes.start(prepared, order.id, &plan, netns))
+            }
         };
         HostSandbox::adopt(sandboxes, sandbox.explain()?)
     }

@@ -115,7 +115,8 @@ pub fn read_memory(of: Pid, address: u64, buffer: &mut [u8]) -> io::Result<usize
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let remote = libc::iovec { iov_base: address as *mut _, iov_len: buffer.len() };
     // SAFETY: the local vector is `buffer`; the remote one is of another process, where the kernel checks it.
-    let got = unsafe { libc::process_vm_readv(of.as_raw_nonzero().get(), &raw const local, 1, &raw const remote, 1, 0) };
+    let got =
+        unsafe { libc::process_vm_readv(of.as_raw_nonzero().get(), &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 

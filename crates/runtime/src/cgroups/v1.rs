@@ -174,7 +174,8 @@ const CONTROLLERS: [&str; 14] = [
 
 fn unified(mounts: &str, parent: &str) -> Option<PathBuf> {
     let mut lines = mounts.lines().map(|line| line.split(' ').skip(1));
-    let mount = lines.find_map(|mut words| Some((words.next()?, words.next()?)).filter(|(_, kind)| *kind == "cgroup2"))?;
+    let mount =
+        lines.find_map(|mut words| Some((words.next()?, words.next()?)).filter(|(_, kind)| *kind == "cgroup2"))?;
     Some(Path::new(mount.0).join(parent))
 }
 

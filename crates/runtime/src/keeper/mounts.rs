@@ -23,7 +23,7 @@ use super::calls::Outcome;
 use super::{VIEW, detached, open, shown};
 use crate::Policy;
 use crate::channel::Channel;
-use crate::steps::mapped::{HOST_PROC, keeper_network_steps};
+use crate::steps::mapped::{HOST_PROC, helper_network_steps};
 use crate::steps::{Fds, Step, apply};
 
 /// What a caller wants.
@@ -192,7 +192,7 @@ fn build(what: &Virtual, caller: &Caller, policy: &Policy, single: &SingleThread
         }
         Virtual::Sys => {
             netns::enter(caller.network.as_fd()).map_err(errno)?;
-            put(&keeper_network_steps(policy), policy, &mut Fds::default())?;
+            put(&helper_network_steps(policy), policy, &mut Fds::default())?;
             "stage/sys"
         }
     };

@@ -75,7 +75,12 @@ fn proc_of_pids() -> Finding {
         let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         Ok(fsconfig_set_fd(&fs, "pidns", own)?)
     };
-    kernel("proc of a pid namespace", "proc made from outside of its pid namespace", try_it(), "use Linux 6.17 or later")
+    kernel(
+        "proc of a pid namespace",
+        "proc made from outside of its pid namespace",
+        try_it(),
+        "use Linux 6.17 or later",
+    )
 }
 
 fn usr() -> std::io::Result<OwnedFd> {

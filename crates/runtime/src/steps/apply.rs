@@ -245,7 +245,8 @@ pub(crate) fn open_proc(pids: BorrowedFd<'_>, options: &[(String, String)]) -> i
     }
     rustix::mount::fsconfig_set_string(&fs, "source", "proc")?;
     rustix::mount::fsconfig_create(&fs)?;
-    let inert = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let inert =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     Ok(rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, inert)?)
 }
 

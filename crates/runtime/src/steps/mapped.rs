@@ -65,7 +65,13 @@ pub(crate) fn keeper_steps() -> Vec<Step> {
 
 /// Once the keeper is in the sandbox's network namespace.
 pub(crate) fn keeper_network_steps(policy: &Policy) -> Vec<Step> {
-    network_views(policy)
+    network_views(policy, "stage/net")
+}
+
+/// Of a helper of the keeper, in the network namespace of who mounts a sysfs: at another place, because the kernel
+/// mounts one file system at one place once.
+pub(crate) fn helper_network_steps(policy: &Policy) -> Vec<Step> {
+    network_views(policy, "stage/inner")
 }
 
 /// Of the process that will clone the init.
