@@ -13,6 +13,9 @@ pub struct ProjectSpec {
     pub image: ImageName,
     /// How the sandbox is isolated.
     pub runtime: Runtime,
+    /// The weakest runtime that it may ever have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<Runtime>,
     /// What it may use at most.
     pub limits: Limits,
     /// What it can reach.
@@ -36,6 +39,7 @@ impl Default for ProjectSpec {
         Self {
             image: ImageName::host(),
             runtime: Runtime::default(),
+            at_least: None,
             limits: Limits::default(),
             network: Network::default(),
             env: BTreeMap::new(),
