@@ -361,7 +361,18 @@ impl Engine {
         closed?
     }
 
-    fn entry(&self, name: &ProjectName) -> Result<Arc<Entry>, Error> {
+    /// A project that runs, and the way to its agent.
+    pub(crate) async fn running(
+        &self,
+        name: &ProjectName,
+        policy: StartPolicy,
+    ) -> Result<(Arc<Project>, Arc<Agent>), Error> {
+        let entry = self.entry(name)?;
+        let agent = running(&entry, policy).await?;
+        Ok((entry.view().project, agent))
+    }
+
+    pub(crate) fn entry(&self, name: &ProjectName) -> Result<Arc<Entry>, Error> {
         self.check_open()?;
         let entry = self.shared.registry.find(name)?;
         entry.check_stays()?;
@@ -422,6 +433,7 @@ fn blank(name: ProjectName, new: &NewProject) -> Project {
         created_at: Timestamp::now(),
         started_at: None,
         ended: None,
+        verified: None,
         sandbox: None,
     }
 }

@@ -12,6 +12,7 @@ use crate::fault::{self, Point};
 use crate::local::{Live, Order};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
+use crate::verify::Verified;
 
 /// How long processes have to end when no one says.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -29,6 +30,9 @@ pub(crate) fn handler(runtime: Runtime) -> Result<Handler, Error> {
 /// Refuses a spec before anything is made for it.
 pub(crate) fn check(spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
+    if let Some(at_least) = spec.at_least.filter(|at_least| spec.runtime < *at_least) {
+        return Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into());
+    }
     handler(spec.runtime).map(drop)
 }
 
@@ -209,6 +213,14 @@ pub(crate) fn change(
         return Err(doing(error.step("limits"), project));
     }
     fault::reach(Point::ChangeCommitted);
+    Ok(())
+}
+
+/// Keeps how the check of a project's boundary ended.
+pub(crate) fn verified(shared: &Shared, project: &mut Project, verified: Verified) -> Result<(), Error> {
+    let checked = Project { verified: Some(verified), ..project.clone() };
+    shared.store.save(&checked, checked.durability())?;
+    *project = checked;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::lifecycle;
 use crate::local::Live;
 use crate::project::{EndedReason, Project};
 use crate::registry::{Answer, Entry, View};
+use crate::verify::Verified;
 
 /// What can be asked of a project.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) enum Request {
     Restart { grace: Duration, answer: Answer<View> },
     /// Be asked something else of, if it still is `from`.
     Change { from: Box<ProjectSpec>, to: Box<ProjectSpec>, answer: Answer<Changed> },
+    /// Keep how the check of its boundary ended.
+    Verified { summary: Box<Verified>, answer: Answer<()> },
     /// Be no more.
     Remove(Answer<()>),
     /// Be left alone from now on: the daemon goes down.
@@ -145,6 +148,11 @@ impl Task {
             Request::Change { from, to, answer } => {
                 let changed = self.change(*from, *to).await;
                 let _ = answer.send(changed);
+            }
+            Request::Verified { summary, answer } => {
+                let noted = self.blocking(move |shared, project| lifecycle::verified(shared, project, *summary)).await;
+                self.publish();
+                let _ = answer.send(noted);
             }
             Request::Remove(answer) => {
                 let removed = self.remove().await;

@@ -84,6 +84,7 @@ mod tests {
             created_at: jiff::Timestamp::UNIX_EPOCH,
             started_at: None,
             ended: None,
+            verified: None,
             sandbox: None,
         }
     }
