@@ -8,6 +8,8 @@ use garth_spec::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::Verified;
+
 /// `POST /v1/projects`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -62,6 +64,8 @@ pub struct Project {
     pub started_at: Option<Timestamp>,
     /// How its last sandbox ended, or why it did not start.
     pub ended: Option<Ended>,
+    /// How the last check of its boundary ended; none while there was none.
+    pub verified: Option<Verified>,
 }
 
 /// All projects.
@@ -256,6 +260,7 @@ impl ProjectPatch {
         ProjectSpec {
             image: to.image.clone(),
             runtime: self.runtime.unwrap_or(to.runtime),
+            at_least: to.at_least,
             limits: self.limits.map_or(to.limits, |limits| limits.apply(to.limits)),
             network: self.network.unwrap_or(to.network),
             env: merged(&to.env, &self.env),
