@@ -3,7 +3,7 @@
 //! ```text
 //!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
 //! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar
-//!                    +-- GET /health
+//!                    +-- GET /health, POST /garth/probe
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
 //! ```
 //!
@@ -16,6 +16,7 @@ mod entry;
 mod files;
 mod paths;
 mod plain;
+pub mod probe;
 mod process;
 mod readiness;
 mod reaper;

@@ -1,23 +1,30 @@
 //! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
+//! `garth-agent probe`: tries what standard input says, inside a sandbox.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use garth_agent::{Agent, serve};
 use garth_runtime::Level;
 use garth_spec::AgentConfig;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
-        Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str())),
-        Some("serve") => serve_at(arguments.map(PathBuf::from)),
+        Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str()))?,
+        Some("serve") => serve_at(arguments.map(PathBuf::from))?,
+        Some("probe") => {
+            let words = arguments.map(|word| word.to_string_lossy().into_owned());
+            return Ok(ExitCode::from(garth_agent::probe::run(words)?));
+        }
         _ => bail!("usage: garth-agent serve --socket PATH --state-dir DIR [--config FILE]"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn spawner(level: Option<&str>) -> anyhow::Result<()> {

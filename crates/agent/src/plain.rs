@@ -1,21 +1,28 @@
-//! What is not Connect: `/health`, `/files`, `/garth/tar`.
+//! What is not Connect: `/health`, `/files`, `/garth/tar`, `/garth/probe`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use garth_kernel::supervise::Privileges;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
 use crate::Shared;
 use crate::files;
 use crate::paths::{absolute, user};
-use crate::refusal::Refusal;
+use crate::probe;
+use crate::process::{Bounds, run_own};
+use crate::refusal::{Kind, Refusal};
 use crate::server::{Answer, empty};
 use crate::tarball::{Top, pack, unpack};
 use crate::transfer::{incoming, outgoing};
 use crate::users::User;
+
+/// What a probe gets: the slowest of its tries take a second each.
+const PROBE: Bounds = Bounds { output: probe::LARGEST, time: Duration::from_secs(30) };
 
 /// Answers, if the path is one of these.
 pub async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Response<Answer>, Request<Incoming>> {
@@ -25,7 +32,8 @@ pub async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<
         (&Method::POST, "/files") => post_file(request, shared).await,
         (&Method::GET, "/garth/tar") => get_tar(&request, shared).await,
         (&Method::PUT, "/garth/tar") => put_tar(request, shared).await,
-        (_, "/health" | "/files" | "/garth/tar") => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+        (&Method::POST, "/garth/probe") => probe(request, shared).await,
+        (_, "/health" | "/files" | "/garth/tar" | "/garth/probe") => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
         _ => return Err(request),
     };
     Ok(result.unwrap_or_else(|refusal| refuse(&refusal)))
@@ -94,6 +102,20 @@ async fn put_tar(request: Request<Incoming>, shared: &Shared) -> Result<Response
     let result = incoming(request.into_body(), move |stream| unpack(stream, &path)).await;
     result.map_err(|error| Refusal::invalid(error.to_string()))??;
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Has a process of the sandbox try what the body says (`garth_spec::ProbeRequest`), and answers what it prints.
+async fn probe(request: Request<Incoming>, shared: &Shared) -> Result<Response<Answer>, Refusal> {
+    let body = Limited::new(request.into_body(), probe::LARGEST).collect().await;
+    let asked = body.map_err(|error| Refusal::invalid(error.to_string()))?.to_bytes();
+    let privileges = if shared.config.no_new_privs { Privileges::Fixed } else { Privileges::Gainable };
+    // A task of its own: a client that goes away leaves nobody to wait for the process otherwise.
+    let ran = tokio::spawn(async move { run_own(&["probe"], &asked, PROBE, privileges).await });
+    let found = ran.await.map_err(|error| Refusal::new(Kind::Failed, error.to_string()))?;
+    let found = found.map_err(|error| Refusal::new(Kind::Failed, error.to_string()))?;
+    let mut response = Response::new(Answer::Plain(Full::new(found).map_err(|never| match never {}).boxed_unsync()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// The decoded query of a request.

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     Changed, CreateProject, Doctor, Error, ErrorBody, Image, ImageFormat, ImageList, Project, ProjectList,
-    ProjectPatch, StopRequest, Version, routes,
+    ProjectPatch, StopRequest, Verification, Version, routes,
 };
 
 /// The body of a request: whole or streamed.
@@ -150,6 +150,11 @@ impl Client {
     /// Stops a project, if it runs, and starts it.
     pub async fn restart(&self, name: &ProjectName, stop: &StopRequest) -> Result<Project, ClientError> {
         self.call(Method::POST, &routes::restart(name), Some(stop)).await
+    }
+
+    /// Checks the boundary of a project's sandbox; a stopped project is started.
+    pub async fn verify(&self, name: &ProjectName) -> Result<Verification, ClientError> {
+        self.call(Method::POST, &routes::verify(name), None::<&()>).await
     }
 
     /// Holds an ephemeral project until the answer is dropped.

@@ -56,6 +56,8 @@ pub enum ErrorCode {
     NoSpace,
     /// The runtime asked for cannot be had here; nothing weaker was started.
     RuntimeUnavailable,
+    /// The runtime asked for is weaker than the least that the project may have.
+    RuntimeTooWeak,
     /// The network policy cannot be carried out here; nothing was started.
     NetworkUnavailable,
     /// The pool of disks cannot be used.
@@ -92,6 +94,7 @@ impl ErrorCode {
             Self::LimitRefused => "limit_refused",
             Self::NoSpace => "no_space",
             Self::RuntimeUnavailable => "runtime_unavailable",
+            Self::RuntimeTooWeak => "runtime_too_weak",
             Self::NetworkUnavailable => "network_unavailable",
             Self::StorageUnavailable => "storage_unavailable",
             Self::ImageRefused => "image_refused",

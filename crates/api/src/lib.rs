@@ -17,6 +17,7 @@ mod error;
 mod image;
 mod project;
 pub mod routes;
+mod verify;
 mod version;
 
 pub use client::{Body, Client, ClientError, Connection, Hold, full_body, stream_body};
@@ -27,4 +28,5 @@ pub use project::{
     Addresses, Changed, CreateProject, DiskUse, Ended, EndedReason, LimitsPatch, Project, ProjectList, ProjectPatch,
     RuntimeReport, StopRequest, Usage,
 };
+pub use verify::{Check, Verification, Verified};
 pub use version::Version;

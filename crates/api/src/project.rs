@@ -8,6 +8,8 @@ use garth_spec::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::Verified;
+
 /// `POST /v1/projects`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -62,6 +64,8 @@ pub struct Project {
     pub started_at: Option<Timestamp>,
     /// How its last sandbox ended, or why it did not start.
     pub ended: Option<Ended>,
+    /// How the last check of its boundary ended; none while there was none.
+    pub verified: Option<Verified>,
 }
 
 /// All projects.
@@ -182,6 +186,10 @@ pub struct ProjectPatch {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub workdir: Option<Option<String>>,
     /// At the next start.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub init: Option<Option<String>>,
+    /// At the next start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privs: Option<bool>,
     /// At once. `null` takes a label away.
@@ -256,11 +264,13 @@ impl ProjectPatch {
         ProjectSpec {
             image: to.image.clone(),
             runtime: self.runtime.unwrap_or(to.runtime),
+            at_least: to.at_least,
             limits: self.limits.map_or(to.limits, |limits| limits.apply(to.limits)),
             network: self.network.unwrap_or(to.network),
             env: merged(&to.env, &self.env),
             user: self.user.clone().unwrap_or_else(|| to.user.clone()),
             workdir: self.workdir.clone().unwrap_or_else(|| to.workdir.clone()),
+            init: self.init.clone().unwrap_or_else(|| to.init.clone()),
             no_new_privs: self.no_new_privs.unwrap_or(to.no_new_privs),
             labels: merged(&to.labels, &self.labels),
         }

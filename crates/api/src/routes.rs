@@ -38,6 +38,11 @@ pub fn restart(name: &ProjectName) -> String {
     format!("{PROJECTS}/{name}/restart")
 }
 
+/// Checks the boundary of its sandbox.
+pub fn verify(name: &ProjectName) -> String {
+    format!("{PROJECTS}/{name}/verify")
+}
+
 /// Holds it for as long as the answer's body is read.
 pub fn hold(name: &ProjectName) -> String {
     format!("{PROJECTS}/{name}/hold")

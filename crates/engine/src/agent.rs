@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -23,6 +23,9 @@ pub type Body = UnsyncBoxBody<Bytes, Cause>;
 
 /// Idle connections kept per sandbox; each costs the agent and us a few KiB.
 const KEPT: usize = 2;
+
+/// Bytes of an answer that is read here and not passed on.
+const LARGEST_ANSWER: usize = 512 << 10;
 
 /// What the agent needs beyond the grace it is given, to kill the rest and answer.
 const SLACK: Duration = Duration::from_secs(3);
@@ -90,6 +93,23 @@ impl Agent {
             tracing::warn!(socket = %self.socket.display(), status = %answer.status(), "the agent refused to shut down");
         }
         Ok(())
+    }
+
+    /// Posts JSON and returns the answer's body, which is bounded.
+    pub(crate) async fn post(self: &Arc<Self>, path: &str, json: Vec<u8>, within: Duration) -> Result<Bytes, Error> {
+        let body = Full::new(Bytes::from(json)).map_err(|never| match never {}).boxed_unsync();
+        let mut request = Request::post(path).body(body).map_err(agent)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let talk = async {
+            let answer = Arc::clone(self).link().await?.send(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(agent)?.to_bytes();
+            match status.is_success() {
+                true => Ok(body),
+                false => Err(agent(format!("{path} was answered with {status}"))),
+            }
+        };
+        tokio::time::timeout(within, talk).await.map_err(agent)?
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, Error> {

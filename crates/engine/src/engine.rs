@@ -221,14 +221,14 @@ impl Engine {
     /// Has a project stopped; done when nothing of its sandbox is left.
     pub async fn stop(&self, name: &ProjectName, grace: Option<Duration>) -> Result<Arc<Project>, Error> {
         let entry = self.entry(name)?;
-        let grace = grace.unwrap_or(lifecycle::GRACE);
+        let grace = grace.unwrap_or_else(|| lifecycle::grace(&entry.view().project.spec));
         entry.ask(|answer| Request::Stop { grace, answer }).await.map(|view| view.project)
     }
 
     /// Has a project run in a new sandbox.
     pub async fn restart(&self, name: &ProjectName, grace: Option<Duration>) -> Result<Arc<Project>, Error> {
         let entry = self.entry(name)?;
-        let grace = grace.unwrap_or(lifecycle::GRACE);
+        let grace = grace.unwrap_or_else(|| lifecycle::grace(&entry.view().project.spec));
         entry.ask(|answer| Request::Restart { grace, answer }).await.map(|view| view.project)
     }
 
@@ -361,7 +361,18 @@ impl Engine {
         closed?
     }
 
-    fn entry(&self, name: &ProjectName) -> Result<Arc<Entry>, Error> {
+    /// A project that runs, and the way to its agent.
+    pub(crate) async fn running(
+        &self,
+        name: &ProjectName,
+        policy: StartPolicy,
+    ) -> Result<(Arc<Project>, Arc<Agent>), Error> {
+        let entry = self.entry(name)?;
+        let agent = running(&entry, policy).await?;
+        Ok((entry.view().project, agent))
+    }
+
+    pub(crate) fn entry(&self, name: &ProjectName) -> Result<Arc<Entry>, Error> {
         self.check_open()?;
         let entry = self.shared.registry.find(name)?;
         entry.check_stays()?;
@@ -422,6 +433,7 @@ fn blank(name: ProjectName, new: &NewProject) -> Project {
         created_at: Timestamp::now(),
         started_at: None,
         ended: None,
+        verified: None,
         sandbox: None,
     }
 }

@@ -54,6 +54,14 @@ pub enum ErrorKind {
         /// What it lacks.
         missing: String,
     },
+    /// A runtime below the one that the project may have at the least.
+    #[error("the runtime {runtime} is weaker than {at_least}, the least that this project may have")]
+    RuntimeTooWeak {
+        /// What was asked for.
+        runtime: Runtime,
+        /// What was promised.
+        at_least: Runtime,
+    },
     /// The kernel or the pool refused a limit.
     #[error("the {what} limit {limit} was refused")]
     LimitRefused {
@@ -223,6 +231,7 @@ impl ErrorKind {
             Self::ImageExists(name) => format!("choose another name, or `garth image rm {name}` first"),
             Self::NotRunning(name) => format!("garth start {name}"),
             Self::RuntimeUnavailable { .. } => "`garth doctor` says what each runtime needs".to_owned(),
+            Self::RuntimeTooWeak { at_least, .. } => format!("ask for --runtime {at_least} or a stronger one"),
             Self::NoSpace => "free space on the host's disk, or remove projects and images".to_owned(),
             Self::StoreNewer { .. } => "use the version of garth that last ran here, or a later one".to_owned(),
             Self::TaskLost => "this is a mistake in garth: please report it with the daemon's log".to_owned(),

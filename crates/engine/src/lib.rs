@@ -34,6 +34,7 @@ mod reconcile;
 mod registry;
 mod store;
 mod upkeep;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -48,3 +49,4 @@ pub use holds::Hold;
 pub use images::{ImageEntry, ImageFormat, ImageSource};
 pub use local::{Addresses, DiskUse, Usage};
 pub use project::{Ended, EndedReason, Project, SandboxEntry};
+pub use verify::{Checked, Verification, Verified};

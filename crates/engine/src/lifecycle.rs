@@ -12,13 +12,24 @@ use crate::fault::{self, Point};
 use crate::local::{Live, Local, Order};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
+use crate::verify::Verified;
 
 /// How long processes have to end when no one says.
-pub(crate) const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
+/// The same for a system with an init of its own, which stops its services first.
+const INIT_GRACE: Duration = Duration::from_secs(10);
+
+/// How long the processes of a project have to end when no one says.
+pub(crate) fn grace(spec: &ProjectSpec) -> Duration {
+    if spec.init.is_some() { INIT_GRACE } else { GRACE }
+}
 
 /// Refuses a spec before anything is made for it.
 pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
+    if let Some(at_least) = spec.at_least.filter(|at_least| spec.runtime < *at_least) {
+        return Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into());
+    }
     local.handler(spec.runtime).map(drop)
 }
 
@@ -199,6 +210,14 @@ pub(crate) fn change(
         return Err(doing(error.step("limits"), project));
     }
     fault::reach(Point::ChangeCommitted);
+    Ok(())
+}
+
+/// Keeps how the check of a project's boundary ended.
+pub(crate) fn verified(shared: &Shared, project: &mut Project, verified: Verified) -> Result<(), Error> {
+    let checked = Project { verified: Some(verified), ..project.clone() };
+    shared.store.save(&checked, checked.durability())?;
+    *project = checked;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::local::{Addresses, LeaseRecord, SandboxRecord};
 use crate::store::Durability;
+use crate::verify::Verified;
 
 /// Everything that the daemon knows of a project; what a restarted daemon begins from.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Project {
     pub started_at: Option<Timestamp>,
     /// How its last sandbox ended.
     pub ended: Option<Ended>,
+    /// How the last check of its boundary ended.
+    pub verified: Option<Verified>,
     /// Its sandbox, from the moment that a start is decided until nothing of it is left.
     pub sandbox: Option<SandboxEntry>,
 }

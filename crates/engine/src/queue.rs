@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garth_spec::{ProjectSpec, ProjectState};
 use tokio::sync::{mpsc, watch};
@@ -24,6 +24,7 @@ use crate::lifecycle;
 use crate::local::Live;
 use crate::project::{EndedReason, Project};
 use crate::registry::{Answer, Entry, View};
+use crate::verify::Verified;
 
 /// What can be asked of a project.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) enum Request {
     Restart { grace: Duration, answer: Answer<View> },
     /// Be asked something else of, if it still is `from`.
     Change { from: Box<ProjectSpec>, to: Box<ProjectSpec>, answer: Answer<Changed> },
+    /// Keep how the check of its boundary ended.
+    Verified { summary: Box<Verified>, answer: Answer<()> },
     /// Be no more.
     Remove(Answer<()>),
     /// Be left alone from now on: the daemon goes down.
@@ -146,6 +149,11 @@ impl Task {
                 let changed = self.change(*from, *to).await;
                 let _ = answer.send(changed);
             }
+            Request::Verified { summary, answer } => {
+                let noted = self.blocking(move |shared, project| lifecycle::verified(shared, project, *summary)).await;
+                self.publish();
+                let _ = answer.send(noted);
+            }
             Request::Remove(answer) => {
                 let removed = self.remove().await;
                 let fate = if removed.is_ok() { Fate::Gone } else { Fate::Stays };
@@ -192,8 +200,9 @@ impl Task {
             ProjectState::Running if !grace.is_zero() => {
                 self.announce(ProjectState::Stopping);
                 let live = self.live.clone();
+                let has_init = self.project.spec.init.is_some();
                 let begun = self.blocking(lifecycle::begin_stop);
-                let (begun, ()) = tokio::join!(begun, end_processes(live.as_deref(), grace));
+                let (begun, ()) = tokio::join!(begun, end_processes(live.as_deref(), grace, has_init));
                 begun?;
                 fault::reach(Point::StopAsked);
             }
@@ -229,7 +238,7 @@ impl Task {
         }
         let stopped = from.runtime != to.runtime && self.live.is_some();
         if stopped {
-            self.stop(lifecycle::GRACE, EndedReason::Stopped).await?;
+            self.stop(lifecycle::grace(&from), EndedReason::Stopped).await?;
         }
         let live = self.live.clone();
         let changed =
@@ -309,13 +318,20 @@ impl Task {
 }
 
 /// Lets the processes in a sandbox end by themselves; what does not is killed with the sandbox.
-async fn end_processes(live: Option<&Live>, grace: Duration) {
+async fn end_processes(live: Option<&Live>, grace: Duration, has_init: bool) {
     let Some(live) = live else { return };
+    let begun = Instant::now();
     let asked = tokio::select! {
         asked = live.agent.shut_down(grace) => asked,
-        () = live.sandbox.ended() => Ok(()),
+        () = live.sandbox.ended() => return,
     };
-    if let Err(error) = asked {
+    if has_init {
+        // The agent told the init and is no more than one of those that it ends.
+        let left = grace.saturating_sub(begun.elapsed());
+        if tokio::time::timeout(left, live.sandbox.ended()).await.is_err() {
+            tracing::warn!("the init did not end the sandbox in time");
+        }
+    } else if let Err(error) = asked {
         tracing::warn!(error = error.chain(), "stopping without the agent");
     }
 }

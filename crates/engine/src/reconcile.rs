@@ -177,6 +177,7 @@ fn adopted(id: ProjectId, image: Option<crate::local::Stored>) -> Project {
         created_at: Timestamp::now(),
         started_at: None,
         ended: None,
+        verified: None,
         sandbox: None,
     }
 }

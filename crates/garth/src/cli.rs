@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     attach, completion, cp, create, doctor, exec, image, inspect, kill, logs, ls, ps, rm, run, serve, set, shell,
-    start, stop, wait,
+    start, stop, verify, wait,
 };
 use crate::daemon::Host;
 use crate::exit;
@@ -92,6 +92,8 @@ pub enum Command {
     Cp(cp::Cp),
     /// Change a project's limits, network, runtime, environment or labels
     Set(set::Set),
+    /// Check that the boundary of a project's sandbox holds, from inside it
+    Verify(verify::Verify),
     /// Import, list and remove images
     #[command(visible_alias = "images")]
     Image(image::Image),

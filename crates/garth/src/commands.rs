@@ -23,6 +23,7 @@ pub mod set;
 pub mod shell;
 pub mod start;
 pub mod stop;
+pub mod verify;
 pub mod wait;
 
 /// Does one thing for each name, reports each failure, and ends with the code of the first.

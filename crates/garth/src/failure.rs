@@ -128,7 +128,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::BeingRemoved
         | ErrorCode::NotRunning
         | ErrorCode::ImageInUse => Exit::Conflict,
-        ErrorCode::ImageRefused => Exit::Refused,
+        ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak => Exit::Refused,
         ErrorCode::LimitRefused | ErrorCode::NoSpace => Exit::Limit,
         ErrorCode::ShuttingDown => Exit::Unreachable,
         ErrorCode::RuntimeUnavailable | ErrorCode::NetworkUnavailable => Exit::Unavailable,

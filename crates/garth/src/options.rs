@@ -35,11 +35,17 @@ pub struct SpecOptions {
     /// How it is isolated: default, sysbox or microvm [default: default]
     #[arg(long)]
     pub runtime: Option<Runtime>,
+    /// Weakest runtime that it may ever have: default, sysbox or microvm; without --runtime it gets this one
+    #[arg(long, value_name = "LEVEL")]
+    pub at_least: Option<Runtime>,
     #[command(flatten)]
     pub limits: LimitOptions,
     /// What it can reach: internet (public addresses only) or none [default: internet]
     #[arg(long)]
     pub network: Option<Network>,
+    /// Program of the image that is process 1, such as /sbin/init for systemd (runtime sysbox)
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<String>,
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long)]
     pub no_new_privs: bool,
@@ -161,9 +167,11 @@ impl SpecOptions {
         if let Some(image) = &self.image {
             spec.image = image.clone();
         }
-        spec.runtime = self.runtime.unwrap_or(spec.runtime);
+        spec.at_least = self.at_least.max(spec.at_least);
+        spec.runtime = self.runtime.or(self.at_least.max(Some(spec.runtime))).unwrap_or(spec.runtime);
         spec.limits = self.limits.over(spec.limits);
         spec.network = self.network.unwrap_or(spec.network);
+        spec.init = self.init.clone().or(spec.init);
         spec.no_new_privs |= self.no_new_privs;
         spec.labels.extend(self.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
         spec
@@ -198,6 +206,20 @@ mod tests {
         assert_eq!(given("A="), Ok(("A".into(), Some(String::new()))));
         assert_eq!(given("GARTH_NO_SUCH"), Ok(("GARTH_NO_SUCH".into(), None)));
         assert!(given("=x").is_err());
+    }
+
+    #[test]
+    fn at_least_is_the_runtime_where_none_is_given() {
+        let spec = |runtime, at_least| {
+            let spec = SpecOptions { runtime, at_least, ..SpecOptions::default() }.over(&ProjectSpec::default());
+            (spec.runtime, spec.at_least)
+        };
+        use Runtime::{Default, Microvm, Sysbox};
+        assert_eq!(spec(None, None), (Default, None));
+        assert_eq!(spec(None, Some(Sysbox)), (Sysbox, Some(Sysbox)));
+        assert_eq!(spec(Some(Microvm), Some(Sysbox)), (Microvm, Some(Sysbox)));
+        // Refused by the daemon.
+        assert_eq!(spec(Some(Default), Some(Sysbox)), (Default, Some(Sysbox)));
     }
 
     #[test]

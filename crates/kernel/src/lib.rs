@@ -1,5 +1,6 @@
 //! Every unsafe block and raw system call of Garth, behind safe types.
 pub mod allocator;
+pub mod attempt;
 pub mod btrfs;
 pub mod conntrack;
 pub mod descriptors;

@@ -37,3 +37,14 @@ pub fn unblock_all() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Asks an init to stop its services and power off: SIGRTMIN+4, as systemd(1) has it under "Signals". The number is
+/// glibc's, which inits are built with (its SIGRTMIN is 34).
+pub fn power_off(init: rustix::process::Pid) -> io::Result<()> {
+    const POWER_OFF: libc::c_int = 34 + 4;
+    // SAFETY: kill(2) takes two numbers.
+    match unsafe { libc::kill(init.as_raw_nonzero().get(), POWER_OFF) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -63,9 +63,16 @@ impl Porter {
     fn enter(self, policy: &Policy, order: &Order) -> Option<Entered> {
         let mut fds = Fds { channel: Some(self.daemon), listener: Some(self.listener), ..Fds::default() };
         let result = take_mounts(&mut fds, self.keeper, policy)
-            .and_then(|()| apply(&mapped::enter_steps(order), policy, &mut fds));
+            .and_then(|()| apply(&mapped::enter_steps(order), policy, &mut fds))
+            .and_then(|()| order.agent.init.as_deref().map_or(Ok(()), find));
         entered(fds, result.map(|()| order.agent.clone()))
     }
+}
+
+/// Whether the image has the init that is asked for.
+fn find(init: &str) -> Result<(), Failure> {
+    use rustix::fs::{Access, access};
+    access(init, Access::EXEC_OK).map_err(|e| failed(&format!("find the init {init}"))(e.into()))
 }
 
 /// Takes the disk from the daemon, has the keeper put it in its place, and copies what that made.

@@ -36,10 +36,27 @@ pub fn run<R>(level: Level, channel: OwnedFd, serve: impl FnOnce(Entered) -> R) 
     // The parent's end.
     let Spawner { channel, single, policy, .. } = spawner;
     drop(channel);
-    match child {
-        Child::Init(init) => become_sandbox(init.channel, init.listener, &policy).map(serve),
-        Child::Keeper(channel) => keeper::run(channel, &policy, &single).map(serve),
+    let entered = match child {
+        Child::Init(init) => become_sandbox(init.channel, init.listener, &policy),
+        Child::Keeper(channel) => keeper::run(channel, &policy, &single),
+    }?;
+    match &entered.config.init {
+        None => Some(serve(entered)),
+        Some(init) => match namespace::fork(&single, Namespaces::NONE, None).ok()? {
+            Fork::Child => Some(serve(entered)),
+            Fork::Parent { .. } => become_init(init),
+        },
     }
+}
+
+/// Process 1 becomes the image's own init; the agent goes on as its child.
+fn become_init<R>(init: &str) -> Option<R> {
+    use std::os::unix::process::CommandExt as _;
+    // What containers are told by (systemd's CONTAINER_INTERFACE.md), and a search path. It returns on failure only, at
+    // which the sandbox ends.
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let _ = std::process::Command::new(init).env_clear().env("container", "garth").env("PATH", path).exec();
+    None
 }
 
 /// What a process that left the spawner's loop is to become.

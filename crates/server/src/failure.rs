@@ -64,6 +64,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::NotEphemeral(_) | ErrorKind::Transition(_) | ErrorKind::Contended(_) => ErrorCode::Conflict,
         ErrorKind::Spec(_) => ErrorCode::InvalidRequest,
         ErrorKind::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
+        ErrorKind::RuntimeTooWeak { .. } => ErrorCode::RuntimeTooWeak,
         ErrorKind::LimitRefused { .. } | ErrorKind::InUse => ErrorCode::LimitRefused,
         ErrorKind::NoSpace => ErrorCode::NoSpace,
         ErrorKind::Storage | ErrorKind::DiskMissing(_) => ErrorCode::StorageUnavailable,
@@ -94,9 +95,10 @@ fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::BeingRemoved
         | ErrorCode::NotRunning
         | ErrorCode::ImageInUse => StatusCode::CONFLICT,
-        ErrorCode::LimitRefused | ErrorCode::ImageRefused | ErrorCode::RuntimeUnavailable => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ErrorCode::LimitRefused
+        | ErrorCode::ImageRefused
+        | ErrorCode::RuntimeUnavailable
+        | ErrorCode::RuntimeTooWeak => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::AgentUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {

@@ -12,7 +12,7 @@ use utoipa_axum::routes as documented;
 
 use crate::failure::Failure;
 use crate::openapi;
-use crate::routes::{agent, doctor, hold, images, projects, version};
+use crate::routes::{agent, doctor, hold, images, projects, verify, version};
 
 /// What every handler can see.
 #[derive(Debug, Clone)]
@@ -34,6 +34,7 @@ pub(crate) fn documented() -> OpenApiRouter<App> {
         .routes(documented!(projects::start))
         .routes(documented!(projects::stop))
         .routes(documented!(projects::restart))
+        .routes(documented!(verify::verify))
         .routes(documented!(hold::hold))
         .routes(documented!(images::list, images::import))
         .routes(documented!(images::inspect, images::remove))

@@ -5,4 +5,5 @@ pub(crate) mod doctor;
 pub(crate) mod hold;
 pub(crate) mod images;
 pub(crate) mod projects;
+pub(crate) mod verify;
 pub(crate) mod version;

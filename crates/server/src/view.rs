@@ -1,6 +1,9 @@
 //! The engine's types as the wire has them.
 
-use garth_api::{Addresses, DiskUse, Ended, EndedReason, Finding, Image, ImageSource, Project, RuntimeReport, Usage};
+use garth_api::{
+    Addresses, Check, DiskUse, Ended, EndedReason, Finding, Image, ImageSource, Project, RuntimeReport, Usage,
+    Verification, Verified,
+};
 use garth_engine::{ImageEntry, Inspection};
 use garth_spec::ByteSize;
 
@@ -28,6 +31,34 @@ pub(crate) fn project(project: &garth_engine::Project) -> Project {
         created_at: project.created_at,
         started_at: project.started_at,
         ended: project.ended.as_ref().map(ended),
+        verified: project.verified.as_ref().map(verified),
+    }
+}
+
+fn verified(verified: &garth_engine::Verified) -> Verified {
+    Verified {
+        at: verified.at,
+        runtime: verified.runtime,
+        passed: verified.failed.is_empty(),
+        checks: u64::try_from(verified.checks).unwrap_or(u64::MAX),
+        failed: verified.failed.clone(),
+    }
+}
+
+pub(crate) fn verification(verification: garth_engine::Verification) -> Verification {
+    let passed = verification.passed();
+    let check = |check: garth_engine::Checked| Check {
+        id: check.id.to_owned(),
+        what: check.what.to_owned(),
+        passed: check.passed,
+        evidence: check.evidence,
+    };
+    Verification {
+        runtime: verification.runtime,
+        handler: verification.handler,
+        passed,
+        at: verification.at,
+        checks: verification.checks.into_iter().map(check).collect(),
     }
 }
 

@@ -10,6 +10,9 @@ pub struct AgentConfig {
     pub user: String,
     /// The directory processes run in when none is asked for; the user's home when absent.
     pub workdir: Option<String>,
+    /// The program that is process 1 in place of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// `no_new_privs` for every process.
     pub no_new_privs: bool,
     /// Bytes of output kept per process; the oldest go first.
@@ -18,6 +21,13 @@ pub struct AgentConfig {
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { env: Vec::new(), user: "root".to_owned(), workdir: None, no_new_privs: false, output_ring: 8 << 20 }
+        Self {
+            env: Vec::new(),
+            user: "root".to_owned(),
+            workdir: None,
+            init: None,
+            no_new_privs: false,
+            output_ring: 8 << 20,
+        }
     }
 }

@@ -13,6 +13,9 @@ pub struct ProjectSpec {
     pub image: ImageName,
     /// How the sandbox is isolated.
     pub runtime: Runtime,
+    /// The weakest runtime that it may ever have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<Runtime>,
     /// What it may use at most.
     pub limits: Limits,
     /// What it can reach.
@@ -25,6 +28,10 @@ pub struct ProjectSpec {
     /// The directory processes run in when none is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// A program of the image that is the sandbox's process 1, such as `/sbin/init`: only where users are mapped, which
+    /// is what systemd needs. The agent is process 1 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Set-user-id programs (sudo, ping) gain nothing, as by prctl(PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
     /// Key-value pairs for the user's own bookkeeping.
@@ -36,11 +43,13 @@ impl Default for ProjectSpec {
         Self {
             image: ImageName::host(),
             runtime: Runtime::default(),
+            at_least: None,
             limits: Limits::default(),
             network: Network::default(),
             env: BTreeMap::new(),
             user: None,
             workdir: None,
+            init: None,
             no_new_privs: false,
             labels: BTreeMap::new(),
         }
@@ -62,6 +71,14 @@ pub enum InvalidSpec {
     /// The working directory is not absolute.
     #[error("the working directory {0:?} does not start with '/'")]
     RelativeWorkdir(String),
+    /// The init is not absolute.
+    #[error("the init {0:?} does not start with '/'")]
+    RelativeInit(String),
+    /// No init of its own under the default runtime.
+    #[error(
+        "an init of its own ({0}) needs the runtime sysbox: under the default one no init can mount or make cgroups"
+    )]
+    InitNeedsSysbox(String),
 }
 
 impl ProjectSpec {
@@ -80,6 +97,12 @@ impl ProjectSpec {
             if value.as_ref().is_some_and(|v| v.contains('\0')) {
                 return Err(InvalidSpec::Nul(what.to_owned()));
             }
+        }
+        match &self.init {
+            Some(init) if init.contains('\0') => return Err(InvalidSpec::Nul("init".to_owned())),
+            Some(init) if !init.starts_with('/') => return Err(InvalidSpec::RelativeInit(init.clone())),
+            Some(init) if self.runtime != Runtime::Sysbox => return Err(InvalidSpec::InitNeedsSysbox(init.clone())),
+            _ => {}
         }
         match &self.workdir {
             Some(dir) if !dir.starts_with('/') => Err(InvalidSpec::RelativeWorkdir(dir.clone())),

@@ -3,8 +3,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How a sandbox is isolated. Asked for by the user, never weakened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How a sandbox is isolated. Asked for by the user, never weakened. Weaker comes before stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
@@ -63,5 +63,15 @@ impl fmt::Display for Handler {
             Self::DefaultNative => "default/native",
             Self::SysboxNative => "sysbox/native",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stronger_runtime_is_greater() {
+        assert!(Runtime::Default < Runtime::Sysbox && Runtime::Sysbox < Runtime::Microvm);
     }
 }

@@ -41,6 +41,12 @@ impl Sandbox for SandboxService {
         _: RequestContext,
         request: ServiceRequest<'_, ShutdownRequest>,
     ) -> ServiceResult<ShutdownResponse> {
+        if self.shared.config.init.is_some() {
+            // It ends its services in their order, then everything else, this agent too.
+            garth_kernel::signal::power_off(rustix::process::Pid::INIT)
+                .map_err(|error| connectrpc::ConnectError::internal(format!("the init was not told: {error}")))?;
+            return Response::ok(ShutdownResponse::default());
+        }
         let killed = reaper::shut_down(&self.shared, Duration::from_millis(request.grace_ms)).await;
         Response::ok(ShutdownResponse { killed, ..Default::default() })
     }

@@ -22,6 +22,7 @@ pub(super) fn project(row: &Row<'_>) -> Result<Project> {
         created_at: parsed(row, "created_at")?,
         started_at: optional(row, "started_at", |text| text.parse())?,
         ended: optional(row, "ended", |text| serde_json::from_str(text))?,
+        verified: optional(row, "verified", |text| serde_json::from_str(text))?,
         sandbox: optional(row, "sandbox", |text| serde_json::from_str(text))?,
     })
 }
@@ -51,7 +52,7 @@ pub(super) fn update_project(connection: &Connection, project: &Project) -> Resu
     connection
         .prepare_cached(
             "UPDATE projects SET state = ?1, spec = ?2, image = ?3, image_config = ?4, started_at = ?5, ended = ?6, \
-             sandbox = ?7 WHERE id = ?8",
+             sandbox = ?7, verified = ?8 WHERE id = ?9",
         )?
         .execute(params![
             text(&project.state)?,
@@ -61,6 +62,7 @@ pub(super) fn update_project(connection: &Connection, project: &Project) -> Resu
             project.started_at.map(|at| at.to_string()),
             project.ended.as_ref().map(text).transpose()?,
             project.sandbox.as_ref().map(text).transpose()?,
+            project.verified.as_ref().map(text).transpose()?,
             project.id.to_string(),
         ])
 }

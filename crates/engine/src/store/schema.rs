@@ -10,7 +10,8 @@ use super::failed;
 use crate::error::{Error, ErrorKind};
 
 /// One step per version; never edited, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE projects (
         id TEXT PRIMARY KEY,
@@ -33,7 +34,11 @@ const MIGRATIONS: &[&str] = &["
         size INTEGER,
         created_at TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE projects ADD COLUMN verified TEXT;
+",
+];
 
 /// Makes an empty store that appears whole or not at all.
 pub(super) fn make(path: &Path) -> Result<(), Error> {

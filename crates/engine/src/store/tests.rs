@@ -18,6 +18,7 @@ fn project(name: &str) -> Project {
         created_at: Timestamp::now(),
         started_at: Some(Timestamp::now()),
         ended: None,
+        verified: None,
         sandbox: None,
     }
 }

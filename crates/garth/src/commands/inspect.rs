@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use garth_api::Project;
+use garth_api::{Project, Verified};
 
 use crate::context::{Context, Repeat};
 use crate::failure::Result;
@@ -48,6 +48,8 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
         ),
         ("created", format!("{} ({})", project.created_at, ago(project.created_at.as_second(), now()))),
     ];
+    rows.extend(spec.at_least.map(|least| ("at least", least.to_string())));
+    rows.extend(project.verified.as_ref().map(|verified| ("verified", verdict(verified))));
     if project.ephemeral {
         rows.push(("ephemeral", "yes: goes with whoever holds it".to_owned()));
     }
@@ -59,6 +61,14 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
         rows.push(("memory ran out", format!("{} times", usage.oom_kills)));
     }
     rows
+}
+
+fn verdict(verified: &Verified) -> String {
+    let Verified { at, runtime, checks, failed, .. } = verified;
+    match verified.passed {
+        true => format!("pass: {checks} checks of {runtime} at {at}"),
+        false => format!("fail at {at}: {} ({} of {checks} checks of {runtime})", failed.join(", "), failed.len()),
+    }
 }
 
 fn state(project: &Project) -> String {

@@ -37,6 +37,9 @@ pub struct Set {
     /// Directory that processes run in; empty for the image's own
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
+    /// Program of the image that is process 1, such as /sbin/init; empty for none
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<String>,
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long, value_name = "true|false", action = ArgAction::Set)]
     pub no_new_privs: Option<bool>,
@@ -73,6 +76,7 @@ fn patch(args: &Set) -> ProjectPatch {
         env: given.chain(taken).collect(),
         user: args.user.clone().map(or_nothing),
         workdir: args.workdir.clone().map(or_nothing),
+        init: args.init.clone().map(or_nothing),
         no_new_privs: args.no_new_privs,
         labels: labels.chain(unlabelled).collect(),
     }

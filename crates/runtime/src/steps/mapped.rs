@@ -32,6 +32,10 @@ pub(super) fn base_steps(policy: &Policy) -> Vec<Step> {
     for path in policy.empty.iter().map(String::as_str).chain([DMI, "class/dmi"]) {
         steps.extend(parents(path).map(|dir| Step::Directory(format!("stage/sys/{dir}"))));
     }
+    // Mounted, so that systemd takes what it would mount there for mounted.
+    steps.extend(
+        policy.empty.iter().map(|path| Step::Bind { from: "stage/empty".to_owned(), at: format!("stage/sys/{path}") }),
+    );
     steps.push(Step::Link { at: "stage/sys/class/dmi/id".to_owned(), to: format!("../../{DMI}") });
     steps
 }

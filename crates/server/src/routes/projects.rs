@@ -71,6 +71,7 @@ fn waiting(before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
         ("env", before.env != after.env),
         ("user", before.user != after.user),
         ("workdir", before.workdir != after.workdir),
+        ("init", before.init != after.init),
         ("no_new_privs", before.no_new_privs != after.no_new_privs),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field.to_owned()).collect()

@@ -51,6 +51,7 @@ fn agent(project: &Project) -> AgentConfig {
         env: pairs.chain(own).collect(),
         user: filled(&spec.user).or_else(|| filled(&image.user)).unwrap_or(defaults.user),
         workdir: filled(&spec.workdir).or_else(|| filled(&image.workdir)),
+        init: spec.init.clone(),
         no_new_privs: spec.no_new_privs,
         output_ring: defaults.output_ring,
     }
@@ -84,6 +85,7 @@ mod tests {
             created_at: jiff::Timestamp::UNIX_EPOCH,
             started_at: None,
             ended: None,
+            verified: None,
             sandbox: None,
         }
     }

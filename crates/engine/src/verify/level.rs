@@ -1,0 +1,125 @@
+//! What each level has to show. Written down apart from the code that makes sandboxes, so that a mistake there is seen
+//! here.
+
+use garth_spec::{ProbeCall, Runtime};
+
+use crate::error::{Error, ErrorKind};
+
+/// What is expected of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// The kernel refuses.
+    Refused,
+    /// It works.
+    Works,
+}
+
+/// Whose user ids the sandbox's are on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Users {
+    /// The host's own.
+    Hosts,
+    /// As many of its own, from this one on at the least.
+    Own { from: u64, count: u64 },
+}
+
+/// The boundary of one level.
+#[derive(Debug, Clone)]
+pub(super) struct Level {
+    pub(super) users: Users,
+    /// Capabilities that a process may have at most, as in `/proc/PID/status`.
+    pub(super) capabilities: u64,
+    /// Namespaces that are not the host's.
+    pub(super) namespaces: &'static [&'static str],
+    /// System calls that are refused.
+    pub(super) refused: &'static [ProbeCall],
+    pub(super) mount: Expect,
+    pub(super) user_namespace: Expect,
+    /// Mounts that root inside cannot make writable.
+    pub(super) read_only: &'static [&'static str],
+    /// Character devices that may be in `/dev`.
+    pub(super) devices: &'static [(u32, Option<u32>)],
+    /// Where something is mounted; `None` where the sandbox may mount for itself.
+    pub(super) mounts: Option<&'static [&'static str]>,
+    /// Whether `/proc` shows the sandbox's numbers instead of the machine's.
+    pub(super) own_numbers: bool,
+}
+
+impl Level {
+    /// The level of a runtime, if it can be checked.
+    pub(super) fn of(runtime: Runtime) -> Result<Self, Error> {
+        match runtime {
+            Runtime::Default => Ok(DEFAULT),
+            Runtime::Sysbox => Ok(SYSBOX),
+            // A kernel of its own: nothing of its inside is seen in the host's /proc, and most of what `default` refuses
+            // inside is allowed there. Its level comes with its handler.
+            Runtime::Microvm => {
+                let missing = "this version of garth has no checks for microvm";
+                Err(ErrorKind::RuntimeUnavailable { runtime, missing: missing.to_owned() }.into())
+            }
+        }
+    }
+}
+
+/// CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP: Docker's set without
+/// MKNOD, NET_RAW and AUDIT_WRITE.
+const FEW: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 31;
+
+/// null zero full random urandom tty ptmx, and terminals.
+const DEVICES: &[(u32, Option<u32>)] =
+    &[(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
+
+/// Those, and fuse and tun, which are kept in the user and network namespaces of who opens them.
+const MORE_DEVICES: &[(u32, Option<u32>)] = &[
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(2)),
+    (136, None),
+    (10, Some(229)),
+    (10, Some(200)),
+];
+
+/// `default`: root is the host's root, so everything dangerous is refused.
+const DEFAULT: Level = Level {
+    users: Users::Hosts,
+    capabilities: FEW,
+    namespaces: &["mnt", "pid", "net", "ipc", "uts", "cgroup"],
+    refused: &[
+        ProbeCall::Bpf,
+        ProbeCall::PerfEventOpen,
+        ProbeCall::Keyctl,
+        ProbeCall::IoUringSetup,
+        ProbeCall::OpenByHandleAt,
+        ProbeCall::Userfaultfd,
+    ],
+    mount: Expect::Refused,
+    user_namespace: Expect::Refused,
+    read_only: &["/proc/sys", "/sys"],
+    devices: DEVICES,
+    mounts: Some(&["/", "/usr", "/proc", "/sys", "/dev", "/run"]),
+    own_numbers: false,
+};
+
+/// `sysbox`: root is nobody on the host, and may do within its user namespace what root does.
+const SYSBOX: Level = Level {
+    users: Users::Own { from: 65_536, count: 65_536 },
+    capabilities: u64::MAX,
+    namespaces: &["mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"],
+    refused: &[
+        ProbeCall::Bpf,
+        ProbeCall::PerfEventOpen,
+        ProbeCall::IoUringSetup,
+        ProbeCall::OpenByHandleAt,
+        ProbeCall::Userfaultfd,
+    ],
+    mount: Expect::Works,
+    user_namespace: Expect::Works,
+    read_only: &["/sys"],
+    devices: MORE_DEVICES,
+    mounts: None,
+    own_numbers: true,
+};
