@@ -120,9 +120,19 @@ impl Cgroups {
             fs::write(directory.join("cgroup.procs"), porter.to_string())?;
         }
         match self {
+            // It was born in the slot.
             Self::V1(_) => Ok(()),
-            Self::V2(v2) => fs::write(v2.directory(slot).join(BESIDE).join("cgroup.procs"), keeper.to_string()),
+            Self::V2(_) => self.enter_beside(slot, keeper),
         }
+    }
+
+    /// Moves a keeper into the slot, beside the boxes.
+    pub(crate) fn enter_beside(&self, slot: &str, keeper: i32) -> io::Result<()> {
+        let directories = match self {
+            Self::V1(v1) => v1.directories(slot),
+            Self::V2(v2) => vec![v2.directory(slot).join(BESIDE)],
+        };
+        directories.iter().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), keeper.to_string()))
     }
 
     /// Where a sandbox's limits and counters are read.

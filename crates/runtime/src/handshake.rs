@@ -38,7 +38,30 @@ pub(crate) enum KeeperRequest {
     },
     /// The keeper's users are mapped.
     Mapped,
+    /// First, instead: go on in place of a keeper that died. What that held comes along, the outer user namespace, the
+    /// network namespace, the claim on the ids, and the directories of the cgroup.
+    Resume {
+        /// As before.
+        owner: u32,
+        /// As before.
+        cgroup: CgroupDirs,
+        /// What the sandbox was told.
+        identity: Identity,
+    },
 }
+
+/// What a sandbox's virtual files tell of it besides numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The machine's, as it seems.
+    pub uuid: [u8; 16],
+    /// What the host's CLOCK_BOOTTIME was when it began, in seconds and nanoseconds.
+    pub zero: (u64, u32),
+}
+
+/// Descriptors of a process, by their numbers there: of the FUSE connection, of the filter's calls, and of the mount of
+/// the virtual files.
+pub type HeldNumbers = [i32; 3];
 
 /// Which directories of a cgroup come with a message, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +81,13 @@ pub(crate) enum KeeperReport {
     Ready {
         /// The porter's id on the host.
         porter: i32,
+        /// What a keeper in its place would need.
+        held: HeldNumbers,
+    },
+    /// Goes on.
+    Resumed {
+        /// As in `Ready`.
+        held: HeldNumbers,
     },
     /// It did not work; the keeper ends.
     Failed(Failure),
@@ -130,9 +160,14 @@ pub(crate) enum Report {
     Born {
         /// Its id on the host.
         pid: i32,
+        /// What the host's CLOCK_BOOTTIME was then.
+        zero: (u64, u32),
     },
     /// The order is carried out; the agent serves from now on.
-    Entered,
+    Entered {
+        /// Where users are mapped: what the init holds for a keeper to come.
+        held: Option<HeldNumbers>,
+    },
     /// It did not work; the init ends.
     Failed(Failure),
 }

@@ -1,7 +1,7 @@
 //! The side of a sandbox's init: makes itself ready, waits for its order, and enters the sandbox.
 //!
 //! Used by the agent binary alone, through [`crate::spawner::run`].
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use garth_spec::AgentConfig;
@@ -37,7 +37,8 @@ pub(crate) fn become_sandbox(channel: Channel, listener: OwnedFd, policy: &Polic
 pub(crate) fn entered(mut fds: Fds, result: Result<AgentConfig, Failure>) -> Option<Entered> {
     match result {
         Ok(config) => {
-            report(&fds, &Report::Entered)?;
+            let numbers: Vec<i32> = fds.held.iter().map(AsRawFd::as_raw_fd).collect();
+            report(&fds, &Report::Entered { held: numbers.try_into().ok() })?;
             // Held for ever: see `Fds`.
             std::mem::forget(std::mem::take(&mut fds.held));
             Some(Entered { listener: fds.listener.take()?.into(), state_dir: fds.state.take()?, config })

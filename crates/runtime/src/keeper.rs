@@ -28,7 +28,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{CgroupDirs, Failure, FromKeeper, KeeperReport, KeeperRequest, ToKeeper};
+use crate::handshake::{CgroupDirs, Failure, FromKeeper, HeldNumbers, KeeperReport, KeeperRequest, ToKeeper};
 use crate::ids::IDS;
 use crate::inside::{Entered, failed};
 use crate::porter::Porter;
@@ -37,6 +37,7 @@ use crate::steps::{Fds, apply};
 
 mod calls;
 mod mounts;
+mod resume;
 
 use calls::Calls;
 
@@ -87,16 +88,18 @@ struct Keeper {
 
 fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result<Made, Failure> {
     let (request, fds) = receive::<KeeperRequest>(daemon)?;
-    let KeeperRequest::Prepare { owner, cgroup, uuid } = request else {
-        return Err(protocol("be told what to prepare"));
+    let mut fds = Received(fds.into_iter());
+    let (owner, cgroup, uuid) = match request {
+        KeeperRequest::Prepare { owner, cgroup, uuid } => (owner, cgroup, uuid),
+        KeeperRequest::Resume { owner, cgroup, identity } => {
+            let cgroup = fds.cgroup(cgroup)?;
+            let resumed = resume::resume(daemon, owner, cgroup, identity, fds, policy, single);
+            return resumed.map(|keeper| Made::Keeper(Box::new(keeper)));
+        }
+        KeeperRequest::Mapped => return Err(protocol("be told what to prepare")),
     };
-    let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(|| protocol("take the descriptors"));
-    let (init_channel, listener, ids) = (Channel::from(next()?), next()?, next()?);
-    let cgroup = match cgroup {
-        CgroupDirs::V1 => Cgroup::V1 { memory: next()?, cpu: next()?, cpuacct: next()?, blkio: None },
-        CgroupDirs::V2 => Cgroup::V2(next()?),
-    };
+    let cgroup = fds.cgroup(cgroup)?;
+    let (init_channel, listener, ids) = (Channel::from(fds.take()?), fds.take()?, fds.take()?);
 
     apply(&mapped::device_steps(owner), policy, &mut Fds::default())?;
     become_mapped(daemon)?;
@@ -127,9 +130,7 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
     netns::enter(network.as_fd()).map_err(failed("join the network namespace"))?;
     apply(&mapped::keeper_network_steps(policy), policy, &mut Fds::default())?;
     let shown = show_in_sys(views)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|e| failed("become undumpable")(e.into()))?;
-    send(daemon, &KeeperReport::Ready { porter }, &[porter_pidfd.as_fd(), users.as_fd(), network.as_fd()])?;
+    hide()?;
     let keeper = Keeper {
         sandbox: Some(ours),
         server,
@@ -140,7 +141,33 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
         fuse: held_fuse,
         _ids: ids,
     };
+    let ready = KeeperReport::Ready { porter, held: keeper.held() };
+    send(daemon, &ready, &[porter_pidfd.as_fd(), users.as_fd(), network.as_fd()])?;
     Ok(Made::Keeper(Box::new(keeper)))
+}
+
+/// Nobody without the host's capabilities can look into this process from now on.
+fn hide() -> Result<(), Failure> {
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    hidden.map_err(|e| failed("become undumpable")(e.into()))
+}
+
+/// Descriptors that came with a request, in its order.
+struct Received(std::vec::IntoIter<OwnedFd>);
+
+impl Received {
+    fn take(&mut self) -> Result<OwnedFd, Failure> {
+        self.0.next().ok_or_else(|| protocol("take the descriptors"))
+    }
+
+    fn cgroup(&mut self, dirs: CgroupDirs) -> Result<Cgroup, Failure> {
+        Ok(match dirs {
+            CgroupDirs::V1 => {
+                Cgroup::V1 { memory: self.take()?, cpu: self.take()?, cpuacct: self.take()?, blkio: None }
+            }
+            CgroupDirs::V2 => Cgroup::V2(self.take()?),
+        })
+    }
 }
 
 /// Root of a new user namespace, and of nothing else.
@@ -315,8 +342,16 @@ impl Keeper {
         let held = [self.fuse.as_fd(), self.calls.as_fd(), self.view.as_fd()];
         match result {
             Ok(()) => channel.send(&FromKeeper::Assembled, &held).is_ok(),
-            Err(failure) => channel.send(&FromKeeper::Failed(failure), &[]).is_ok() && false,
+            Err(failure) => {
+                // The init that hears nothing fails as well.
+                let _ = channel.send(&FromKeeper::Failed(failure), &[]);
+                false
+            }
         }
+    }
+
+    fn held(&self) -> HeldNumbers {
+        [self.fuse.as_fd(), self.calls.as_fd(), self.view.as_fd()].map(|fd| fd.as_raw_fd())
     }
 
     /// The sandbox has its own mounts now: those here must not keep its disk in use.

@@ -27,6 +27,7 @@ mod handshake;
 mod ids;
 pub mod inside;
 mod keeper;
+mod keepers;
 mod plan;
 mod policy;
 mod porter;

@@ -54,7 +54,7 @@ impl Porter {
                 let pid = pid.as_raw_nonzero().get();
                 let zero = (zero.tv_sec.unsigned_abs(), u32::try_from(zero.tv_nsec).unwrap_or(0));
                 send(&self.keeper, &ToKeeper::Born { pid, zero }, &[])?;
-                send(&self.daemon, &Report::Born { pid }, &[pidfd.as_fd()])?;
+                send(&self.daemon, &Report::Born { pid, zero }, &[pidfd.as_fd()])?;
                 Ok(None)
             }
         }

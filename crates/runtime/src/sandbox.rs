@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::Level;
 use crate::cgroups::Usage;
 use crate::error::{Doing, ErrorKind, Result};
+use crate::handshake::{HeldNumbers, Identity};
 use crate::ids::{Claim, FirstId};
 use crate::recycler::{Job, Unmount};
 use crate::sandboxes::{Shared, Swept, slot_of};
-use crate::slots::{self, Process, SOCKET, Slot};
+use crate::slots::{self, Keeper, Process, SOCKET, Slot};
 
 /// What a later daemon needs to find a sandbox again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,25 @@ pub struct MappedRecord {
     pub keeper: i32,
     /// When that started, in clock ticks from boot.
     pub keeper_started: u64,
+    /// What a keeper in its place needs.
+    pub(crate) held_by_keeper: HeldNumbers,
+    /// The same, of the init.
+    pub(crate) held_by_init: HeldNumbers,
+    /// What the sandbox was told.
+    pub(crate) identity: Identity,
+}
+
+impl MappedRecord {
+    pub(crate) fn of(keeper: &Keeper, held_by_init: HeldNumbers) -> Self {
+        Self {
+            first: keeper.first,
+            keeper: keeper.process.pid,
+            keeper_started: keeper.started,
+            held_by_keeper: keeper.held,
+            held_by_init,
+            identity: keeper.identity,
+        }
+    }
 }
 
 /// A running sandbox. Dropping it leaves the sandbox running.
@@ -60,14 +80,13 @@ impl Sandbox {
     /// `slot` has an init that entered.
     pub(crate) fn new(id: SandboxId, mut slot: Slot, uppers: Vec<PathBuf>, shared: Arc<Shared>) -> Self {
         let init = slot.init.take().expect("a slot that entered has an init");
-        let (init, started, mounts) = (init.process, init.started, init.mounts);
-        let mapped = slot.keeper.as_ref().map(|keeper| MappedRecord {
-            first: keeper.first,
-            keeper: keeper.process.pid,
-            keeper_started: keeper.started,
-        });
+        let mapped = slot.keeper.as_ref().zip(init.held).map(|(keeper, held)| MappedRecord::of(keeper, held));
         let slot = Arc::new(Mutex::new(slot));
         shared.send(Job::Started(Arc::downgrade(&slot)));
+        let (init, started, mounts) = (init.process, init.started, init.mounts);
+        if let Some(record) = mapped {
+            shared.watch_keeper(&slot, &init, record, shared.directory(id));
+        }
         Self { id, init, started, mounts, slot, uppers, mapped, shared }
     }
 
@@ -75,18 +94,22 @@ impl Sandbox {
         id: SandboxId,
         init: Process,
         record: &SandboxRecord,
-        mapped: Option<(Option<Process>, Option<Claim>)>,
+        mapped: Option<(Option<Keeper>, Option<Claim>)>,
         shared: Arc<Shared>,
     ) -> Self {
         shared.adopt(id, &record.slot);
         let mounts = fs::File::open(format!("/proc/{}/ns/mnt", init.pid)).ok().map(Into::into);
         let (limits, base) = (Limits::default(), Usage::default());
         let level = if mapped.is_some() { Level::Sysbox } else { Level::Default };
-        let (orphan, ids) = mapped.unwrap_or_default();
+        let (keeper, ids) = mapped.unwrap_or_default();
         let name = record.slot.clone();
-        let slot = Slot { name, level, keeper: None, orphan, ids, spawner: None, init: None, limits, base };
+        let slot = Slot { name, level, keeper, ids, spawner: None, init: None, limits, base };
         let (started, uppers, mapped) = (record.started, record.uppers.clone(), record.mapped);
-        Self { id, init, started, mounts, slot: Arc::new(Mutex::new(slot)), uppers, mapped, shared }
+        let slot = Arc::new(Mutex::new(slot));
+        if let Some(record) = mapped {
+            shared.watch_keeper(&slot, &init, record, shared.directory(id));
+        }
+        Self { id, init, started, mounts, slot, uppers, mapped, shared }
     }
 
     /// Its id.

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,9 +14,11 @@ use crate::disk::{self, Disk, Layers, Owners};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
 use crate::ids::{Claim, IdRanges};
+use crate::keepers::{self, Keepers};
 use crate::recycler::{self, Job, Unmount};
 use crate::sandbox::{MappedRecord, Sandbox, SandboxRecord};
-use crate::slots::{self, Process, SLOT, SOCKET, Slot, Spawner};
+use crate::slots::mapped::Succession;
+use crate::slots::{self, Keeper, Process, SLOT, SOCKET, Slot, Spawner};
 use crate::{AgentBinary, Level, SandboxPlan};
 
 /// What [`Sandboxes`] need to know.
@@ -60,6 +62,8 @@ pub(crate) struct Shared {
     jobs: Mutex<Sender<Job>>,
     unmounts: Mutex<Sender<Unmount>>,
     roots: Mutex<Roots>,
+    pub(crate) keepers: Keepers,
+    closing: AtomicBool,
     ids: IdRanges,
     slots: Mutex<Slots>,
     boot: String,
@@ -115,6 +119,8 @@ impl Sandboxes {
             jobs: Mutex::new(sender),
             unmounts: Mutex::new(unmounts),
             roots: Mutex::default(),
+            keepers: Keepers::new().doing(|| "prepare to watch keepers".to_owned())?,
+            closing: AtomicBool::new(false),
             ids: IdRanges::read().doing(|| "read the machine's user ids".to_owned())?,
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
@@ -122,6 +128,7 @@ impl Sandboxes {
         });
         let threads = vec![
             thread("garth-recycler", &shared, move |shared| recycler::recycle(shared, &jobs))?,
+            thread("garth-keepers", &shared, keepers::run)?,
             thread("garth-unmounter", &shared, move |shared| recycler::unmount(shared, &mounts))?,
         ];
         shared.send(Job::Refill);
@@ -176,8 +183,9 @@ impl Sandboxes {
             return Ok(None);
         }
         let Some(process) = Process::find(record.pid, record.started) else { return Ok(None) };
-        let mapped = match &record.mapped {
-            Some(mapped) => match self.shared.recover_mapped(mapped)? {
+        let mapped = record.mapped.map(|mapped| keepers::newest(&self.shared.directory(id), mapped));
+        let mapped = match &mapped {
+            Some(mapped) => match self.shared.recover_mapped(&record.slot, &process, mapped)? {
                 Some(found) => Some(found),
                 None => return Ok(None),
             },
@@ -220,6 +228,11 @@ impl Drop for Sandboxes {
     fn drop(&mut self) {
         self.shared.send(Job::Quit);
         self.shared.unmount(Unmount::Quit);
+        self.shared.closing.store(true, Ordering::Relaxed);
+        // Without a descriptor to wake it by, the thread would be waited for in vain.
+        if self.shared.keepers.quit().is_err() {
+            return;
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -324,14 +337,7 @@ impl Shared {
         let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         self.slots().known.insert(name.clone());
         let mut roots = self.roots();
-        let root = roots.of(level);
-        if let Some(dead) = root.take_if(|root| !root.is_alive()) {
-            slots::reap(dead);
-        }
-        if root.is_none() {
-            *root = Some(Spawner::start(&self.agent, &self.cgroups, level)?);
-        }
-        let spawner = root.as_ref().ok_or(ErrorKind::Spawner).doing(|| "start the spawner".to_owned())?;
+        let spawner = self.root(&mut roots, level)?;
         Slot::create(spawner, &self.cgroups, name, ids)
     }
 
@@ -344,10 +350,76 @@ impl Shared {
 
     /// The keeper and the claim on the ids of a sandbox that an earlier daemon started. `None` when it has lost both, and
     /// someone else has its ids now.
-    fn recover_mapped(&self, record: &MappedRecord) -> Result<Option<(Option<Process>, Option<Claim>)>> {
-        let keeper = Process::find(record.keeper, record.keeper_started);
-        let claim = self.ids.claim_again(record.first).doing(|| "claim a sandbox's user ids again".to_owned())?;
-        Ok((keeper.is_some() || claim.is_some()).then_some((keeper, claim)))
+    fn recover_mapped(
+        &self,
+        slot: &str,
+        init: &Process,
+        record: &MappedRecord,
+    ) -> Result<Option<(Option<Keeper>, Option<Claim>)>> {
+        match self.ids.claim_again(record.first).doing(|| "claim a sandbox's user ids again".to_owned())? {
+            // Nobody had them, not even its keeper.
+            Some(claim) => {
+                let keeper = keepers::recover(self, slot, init, record, claim.lock.as_fd());
+                Ok(Some((keeper, Some(claim))))
+            }
+            None => {
+                let keeper = Keeper::find(record, init).doing(|| "find a sandbox's keeper".to_owned())?;
+                Ok(keeper.map(|keeper| (Some(keeper), None)))
+            }
+        }
+    }
+
+    /// Has the sandbox's keeper watched, and replaced should it end.
+    pub(crate) fn watch_keeper(
+        &self,
+        slot: &Arc<Mutex<Slot>>,
+        init: &Process,
+        record: MappedRecord,
+        directory: PathBuf,
+    ) {
+        // A keeper that is gone already has nothing to be copied: its sandbox goes on without.
+        let _ = self.keepers.watch(slot, init, record, directory);
+    }
+
+    /// Another keeper in the place of one that ended.
+    pub(crate) fn succeed(&self, succession: &Succession, slot: &Slot) -> std::result::Result<Keeper, ErrorKind> {
+        let claim;
+        let lock = match &slot.ids {
+            Some(ids) => ids.lock.as_fd(),
+            // The keeper alone had it; someone else may since.
+            None => {
+                claim = self.ids.claim_again(succession.first)?.ok_or(ErrorKind::NoIds)?;
+                claim.lock.as_fd()
+            }
+        };
+        self.succeed_with(succession, &slot.name, lock)
+    }
+
+    pub(crate) fn succeed_with(
+        &self,
+        succession: &Succession,
+        slot: &str,
+        lock: BorrowedFd<'_>,
+    ) -> std::result::Result<Keeper, ErrorKind> {
+        let mut roots = self.roots();
+        let root = self.root(&mut roots, Level::Sysbox).map_err(|e| e.kind)?;
+        succession.succeed(root, lock, &self.cgroups, slot)
+    }
+
+    /// The spawner of a level that all others are forked from: the one there is, or a new one.
+    fn root<'a>(&self, roots: &'a mut Roots, level: Level) -> Result<&'a Spawner> {
+        let root = roots.of(level);
+        if let Some(dead) = root.take_if(|root| !root.is_alive()) {
+            slots::reap(dead);
+        }
+        match root {
+            Some(root) => Ok(root),
+            None => Ok(root.insert(Spawner::start(&self.agent, &self.cgroups, level)?)),
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Makes a warm slot the sandbox. The init joins its network while the disk is mounted here.
@@ -377,7 +449,7 @@ impl Shared {
             None => Owners::AsStored,
         };
         let disk = Disk::open(plan, &self.layers, owners)?;
-        let born = if slot.keeper.is_some() { init.born() } else { Ok(()) };
+        let born = slot.keeper.as_mut().map_or(Ok(()), |keeper| init.born(keeper));
         let entered = born.and_then(|()| init.enter(&disk.fds())).and_then(|()| init.hold_mounts());
         // From here on the sandbox alone holds its mounts.
         drop(disk);

@@ -15,11 +15,11 @@ use rustix::process::Signal;
 use crate::cgroups::{self, Cgroups, Usage};
 use crate::channel::Channel;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::handshake::{self, Order, Reply, Report, Request};
+use crate::handshake::{self, HeldNumbers, Identity, Order, Reply, Report, Request};
 use crate::ids::{Claim, FirstId};
 use crate::{AgentBinary, Level, Policy};
 
-mod mapped;
+pub(crate) mod mapped;
 
 /// How long a spawner or an init may take to answer, and a killed process to end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,6 +185,8 @@ pub(crate) struct Init {
     pub(crate) mounts: Option<OwnedFd>,
     /// Holds its socket; renamed when it gets a sandbox's id.
     pub(crate) directory: PathBuf,
+    /// What it holds for a keeper to come, by its numbers there.
+    pub(crate) held: Option<HeldNumbers>,
 }
 
 /// Waits for an init's next report; anything but the one expected is an error.
@@ -209,9 +211,12 @@ impl Init {
     }
 
     /// Waits until the porter that was here has made the real one.
-    pub(crate) fn born(&mut self) -> std::result::Result<(), ErrorKind> {
+    pub(crate) fn born(&mut self, keeper: &mut Keeper) -> std::result::Result<(), ErrorKind> {
         let (pid, fds) = match self.channel.receive::<Report>()? {
-            Some((Report::Born { pid }, fds)) => (pid, fds),
+            Some((Report::Born { pid, zero }, fds)) => {
+                keeper.identity.zero = zero;
+                (pid, fds)
+            }
             Some((Report::Failed(failure), _)) => return Err(failure.into_kind()),
             _ => return Err(ErrorKind::Spawner),
         };
@@ -222,10 +227,15 @@ impl Init {
     }
 
     /// Sends its disk and waits until it has entered.
-    pub(crate) fn enter(&self, disk: &[BorrowedFd<'_>]) -> std::result::Result<(), ErrorKind> {
+    pub(crate) fn enter(&mut self, disk: &[BorrowedFd<'_>]) -> std::result::Result<(), ErrorKind> {
         // An init that failed before has said so and is gone; what it said tells more than the broken channel.
         let _ = self.channel.send(&handshake::Disk, disk);
-        expect(&self.channel, &Report::Entered)
+        match self.channel.receive::<Report>()? {
+            Some((Report::Entered { held }, _)) => self.held = held,
+            Some((Report::Failed(failure), _)) => return Err(failure.into_kind()),
+            _ => return Err(ErrorKind::Spawner),
+        }
+        Ok(())
     }
 
     /// Holds its mount namespace, if that is not held yet.
@@ -256,6 +266,10 @@ pub(crate) struct Keeper {
     pub(crate) netns: OwnedFd,
     /// The user on the host that its root is.
     pub(crate) first: FirstId,
+    /// What one in its place would need, by its numbers there.
+    pub(crate) held: HeldNumbers,
+    /// What the sandbox is told; its zero is known once it is born.
+    pub(crate) identity: Identity,
 }
 
 /// A cgroup set with its spawner and, when warm, an init.
@@ -264,8 +278,6 @@ pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) level: Level,
     pub(crate) keeper: Option<Keeper>,
-    /// The keeper that an earlier daemon made.
-    pub(crate) orphan: Option<Process>,
     /// The users of its sandbox.
     pub(crate) ids: Option<Claim>,
     pub(crate) spawner: Option<Spawner>,
@@ -288,7 +300,7 @@ impl Slot {
         match made.and_then(|()| root.fork(cgroups, &name, level)) {
             Ok(spawner) => {
                 let (spawner, base) = (Some(spawner), Usage::default());
-                Ok(Self { name, level, keeper: None, orphan: None, ids, spawner, init: None, limits, base })
+                Ok(Self { name, level, keeper: None, ids, spawner, init: None, limits, base })
             }
             Err(e) => {
                 let _ = cgroups.remove(&name);
@@ -320,7 +332,7 @@ impl Slot {
         match mapped::warm(spawner, ids, cgroups, &self.name, &listener) {
             Ok((keeper, porter, channel)) => {
                 self.keeper = Some(keeper);
-                self.init = Some(Init { process: porter, started: 0, channel, mounts: None, directory });
+                self.init = Some(Init { process: porter, started: 0, channel, mounts: None, directory, held: None });
                 // The one process that is there without a sandbox from now on is the keeper.
                 self.base.pids = 1;
             }
@@ -351,7 +363,8 @@ impl Slot {
         drop(theirs);
         match look(&process, &ours).doing(|| "prepare a sandbox".to_owned()) {
             Ok((started, mounts)) => {
-                self.init = Some(Init { process, started, channel: ours, mounts: Some(mounts), directory });
+                let mounts = Some(mounts);
+                self.init = Some(Init { process, started, channel: ours, mounts, directory, held: None });
                 Ok(())
             }
             Err(e) => {
@@ -364,8 +377,7 @@ impl Slot {
 
     /// Ends the process beside the sandbox.
     pub(crate) fn end_keeper(&self) -> std::result::Result<(), ErrorKind> {
-        let made_here = self.keeper.as_ref().map(|keeper| &keeper.process);
-        made_here.into_iter().chain(&self.orphan).try_for_each(Process::end)
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.process.end())
     }
 
     /// Ends what is in the slot and removes it.

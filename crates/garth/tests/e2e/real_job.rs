@@ -13,7 +13,11 @@ fn clones_builds_installs_and_tests_in_a_debian_project() {
     let yard = Yard::new();
     let rootfs = yard.data_dir().join("debian.tar.gz");
     let made = Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--include=git,gcc,libc6-dev,make,python3,python3-pip,python3-pytest,python3-setuptools,python3-wheel", "trixie"])
+        .args([
+            "--variant=minbase",
+            "--include=git,gcc,libc6-dev,make,python3,python3-pip,python3-pytest,python3-setuptools,python3-wheel",
+            "trixie",
+        ])
         .arg(&rootfs)
         .output()
         .expect("mmdebstrap runs");

@@ -1,0 +1,175 @@
+//! Keepers that end before their sandbox are replaced, by a thread that sleeps until one does.
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::error::ErrorKind;
+use crate::sandbox::MappedRecord;
+use crate::sandboxes::Shared;
+use crate::slots::mapped::Succession;
+use crate::slots::{Keeper, Process, Slot};
+
+/// A sandbox whose keeper ends more often than this has something that ends it on purpose, and is left without.
+const MOST_SUCCESSIONS: u32 = 64;
+
+/// In a sandbox's directory: the keeper that took the place of the one in its record.
+const SUCCESSOR: &str = "keeper.json";
+
+/// Who watches over which keeper.
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    poll: OwnedFd,
+    watched: Mutex<Watched>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    next: u64,
+    by_key: HashMap<u64, Charge>,
+}
+
+/// One sandbox.
+#[derive(Debug)]
+struct Charge {
+    slot: Weak<Mutex<Slot>>,
+    init: OwnedFd,
+    succession: Succession,
+    record: MappedRecord,
+    directory: PathBuf,
+    successions: u32,
+}
+
+impl Keepers {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { poll: epoll::create(CreateFlags::CLOEXEC)?, watched: Mutex::default() })
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches over a sandbox's keeper from now on.
+    pub(crate) fn watch(
+        &self,
+        slot: &Arc<Mutex<Slot>>,
+        init: &Process,
+        record: MappedRecord,
+        directory: PathBuf,
+    ) -> Result<(), ErrorKind> {
+        let (keeper, succession) = {
+            let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let keeper = slot.keeper.as_ref().ok_or(ErrorKind::Spawner)?;
+            (keeper.process.pidfd.try_clone()?, Succession::of(keeper)?)
+        };
+        let (slot, init) = (Arc::downgrade(slot), init.pidfd.try_clone()?);
+        self.add(keeper.as_fd(), Charge { slot, init, succession, record, directory, successions: 0 })?;
+        Ok(())
+    }
+
+    fn add(&self, keeper: BorrowedFd<'_>, charge: Charge) -> io::Result<()> {
+        let mut watched = self.watched();
+        let key = watched.next;
+        watched.next += 1;
+        // One event, and the kernel forgets it with the last descriptor of the process.
+        epoll::add(&self.poll, keeper, EventData::new_u64(key), EventFlags::IN | EventFlags::ONESHOT)?;
+        watched.by_key.insert(key, charge);
+        Ok(())
+    }
+
+    /// Waits for a keeper's end. `None` at an end that was asked for.
+    fn next(&self) -> io::Result<Option<Charge>> {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
+        loop {
+            match epoll::wait(&self.poll, &mut events[..], None) {
+                Err(Errno::INTR) => {}
+                result => {
+                    result?;
+                    return Ok(self.watched().by_key.remove(&events[0].data.u64()));
+                }
+            }
+        }
+    }
+
+    /// Wakes the thread for the last time, by a descriptor that is readable and no keeper.
+    pub(crate) fn quit(&self) -> io::Result<()> {
+        let (reader, writer) = rustix::pipe::pipe()?;
+        drop(writer);
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::add(&self.poll, &reader, EventData::new_u64(QUIT), flags)?;
+        // Closed by the end of the process: `epoll` forgets closed descriptors.
+        std::mem::forget(reader);
+        Ok(())
+    }
+}
+
+/// The key of no keeper.
+const QUIT: u64 = u64::MAX;
+
+/// Runs until [`Keepers::quit`].
+pub(crate) fn run(shared: &Shared) {
+    loop {
+        match shared.keepers.next() {
+            Ok(Some(charge)) => succeed(shared, charge),
+            // Its sandbox was destroyed a moment ago and took it along, or this is to end.
+            Ok(None) if shared.is_closing() => return,
+            Ok(None) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn succeed(shared: &Shared, mut charge: Charge) {
+    let Some(slot) = charge.slot.upgrade() else { return };
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    let over = rustix::event::poll(
+        &mut [rustix::event::PollFd::new(&charge.init, rustix::event::PollFlags::IN)],
+        Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+    );
+    if over != Ok(0) || charge.successions >= MOST_SUCCESSIONS {
+        return;
+    }
+    charge.successions += 1;
+    // One that cannot be had leaves the sandbox without virtual files, and without anything of the host's instead.
+    let Ok(keeper) = shared.succeed(&charge.succession, &slot) else { return };
+    charge.record = MappedRecord::of(&keeper, charge.record.held_by_init);
+    let _ = note(&charge.directory, &charge.record);
+    let (pidfd, succession) = (keeper.process.pidfd.try_clone(), Succession::of(&keeper));
+    slot.keeper = Some(keeper);
+    drop(slot);
+    if let (Ok(pidfd), Ok(succession)) = (pidfd, succession) {
+        charge.succession = succession;
+        let _ = shared.keepers.add(pidfd.as_fd(), charge);
+    }
+}
+
+fn note(directory: &Path, record: &MappedRecord) -> io::Result<()> {
+    let draft = directory.join("keeper.new");
+    std::fs::write(&draft, serde_json::to_vec(record)?)?;
+    std::fs::rename(draft, directory.join(SUCCESSOR))
+}
+
+/// The record, as the last succession left it.
+pub(crate) fn newest(directory: &Path, record: MappedRecord) -> MappedRecord {
+    let noted = std::fs::read(directory.join(SUCCESSOR)).ok();
+    noted.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(record)
+}
+
+/// The keeper of a sandbox that an earlier daemon started: the one it had, or another in its place.
+pub(crate) fn recover(
+    shared: &Shared,
+    slot: &str,
+    init: &Process,
+    record: &MappedRecord,
+    lock: BorrowedFd<'_>,
+) -> Option<Keeper> {
+    if let Ok(Some(keeper)) = Keeper::find(record, init) {
+        return Some(keeper);
+    }
+    let succession = Succession::from_init(init, record).ok()?;
+    shared.succeed_with(&succession, slot, lock).ok()
+}
