@@ -12,4 +12,5 @@ bench *args:
 
 # Writes the generated files again: docs/openapi.json, docs/cli.md.
 generate:
-    GARTH_REGENERATE=1 cargo test -p garth-server -p garth --test generated
+    GARTH_REGENERATE=1 cargo test -p garth-server --lib contract
+    GARTH_REGENERATE=1 cargo test -p garth --test generated

@@ -296,6 +296,7 @@ mod tests {
     fn a_patch_changes_only_what_it_names() {
         let spec = ProjectSpec {
             env: [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())].into(),
+            at_least: Some(Runtime::Sysbox),
             user: Some("web".to_owned()),
             workdir: Some("/srv".to_owned()),
             ..ProjectSpec::default()
@@ -306,7 +307,7 @@ mod tests {
         let changed = patch.apply(&spec);
         assert_eq!(changed.env.into_iter().collect::<Vec<_>>(), [("B".into(), "2".into()), ("C".into(), "3".into())]);
         assert_eq!(changed.user, None);
-        assert_eq!(changed.workdir, spec.workdir);
+        assert_eq!((changed.workdir, changed.at_least), (spec.workdir, Some(Runtime::Sysbox)));
         assert_eq!(changed.limits, Limits { pids: 99, ..spec.limits });
     }
 

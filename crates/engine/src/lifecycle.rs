@@ -244,3 +244,18 @@ pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error
     fault::reach(Point::RemoveCommitted);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_weaker_than_promised_is_refused() {
+        let spec = |runtime, at_least| ProjectSpec { runtime, at_least, ..ProjectSpec::default() };
+        assert!(check(&spec(Runtime::Default, Some(Runtime::Default))).is_ok());
+        for at_least in [Runtime::Sysbox, Runtime::Microvm] {
+            let error = check(&spec(Runtime::Default, Some(at_least))).expect_err("too weak");
+            assert_eq!(*error.kind(), ErrorKind::RuntimeTooWeak { runtime: Runtime::Default, at_least });
+        }
+    }
+}

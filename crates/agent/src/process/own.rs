@@ -145,3 +145,43 @@ async fn end(root: Pid) {
     let kill = tokio::task::spawn_blocking(move || tree::kill(root, PATIENCE, |_| true, || false));
     let _ = kill.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THIS: &str = "process::own::tests::never_ends";
+
+    /// Not a test: what the others run.
+    #[test]
+    #[ignore = "it never ends"]
+    fn never_ends() {
+        loop {
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    }
+
+    async fn run(words: &[&str], bounds: Bounds) -> Result<Bytes, OwnError> {
+        run_own(words, b"unread", bounds, Privileges::Gainable).await
+    }
+
+    fn bounds(output: usize, time: Duration) -> Bounds {
+        Bounds { output, time }
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_or_says_too_much_is_ended() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP what_takes_too_long_or_says_too_much_is_ended: root");
+            return;
+        }
+        let minute = Duration::from_secs(60);
+        let listed = run(&["--list"], bounds(1 << 20, minute)).await.expect("a list");
+        assert!(String::from_utf8_lossy(&listed).contains(THIS));
+        assert!(matches!(run(&["--list"], bounds(16, minute)).await, Err(OwnError::Loud(16))));
+        let slow = run(&["--ignored", "--exact", THIS], bounds(1 << 20, Duration::from_millis(200))).await;
+        assert!(matches!(slow, Err(OwnError::Slow(_))), "{slow:?}");
+        let wrong = run(&["--no-such-flag"], bounds(1 << 20, minute)).await;
+        assert!(matches!(wrong, Err(OwnError::Ended(Some(Exit::Code(code)))) if code != 0), "{wrong:?}");
+    }
+}

@@ -18,7 +18,12 @@ fn project(name: &str) -> Project {
         created_at: Timestamp::now(),
         started_at: Some(Timestamp::now()),
         ended: None,
-        verified: None,
+        verified: Some(crate::verify::Verified {
+            at: Timestamp::now(),
+            runtime: garth_spec::Runtime::Default,
+            checks: 2,
+            failed: vec!["mounts".to_owned()],
+        }),
         sandbox: None,
     }
 }
@@ -37,6 +42,19 @@ fn filled() -> (tempfile::TempDir, Project) {
     store.save(&project, Durability::PowerCut).expect("save");
     store.backups().copy().expect("copy");
     (dir, project)
+}
+
+#[test]
+fn a_store_of_the_first_version_is_taken_on() {
+    let (dir, project) = filled();
+    let connection = Connection::open(dir.path().join("store.db")).expect("open");
+    connection
+        .execute_batch("ALTER TABLE projects DROP COLUMN verified; PRAGMA user_version = 1")
+        .expect("the first version");
+    drop(connection);
+    let (store, _) = open(dir.path());
+    let older = Project { verified: None, ..project };
+    assert_eq!(store.projects().expect("projects"), [older]);
 }
 
 #[test]

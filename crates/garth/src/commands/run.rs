@@ -72,7 +72,12 @@ async fn project(context: &Context, args: &Run) -> Result<Project> {
         return made;
     }
     let there = context.ask(Repeat::Safe, async |client| client.project(name).await).await?;
-    if args.spec.over(&there.spec) == there.spec {
+    if let Some(least) = args.spec.at_least.filter(|least| there.spec.runtime < *least) {
+        let message = format!("project {name} exists and has the runtime {}, weaker than {least}", there.spec.runtime);
+        return Err(Failure::new(Exit::Refused, "runtime_too_weak", message)
+            .hint(format!("garth set {name} --runtime {least} stops it and keeps its files")));
+    }
+    if (SpecOptions { at_least: None, ..args.spec.clone() }).over(&there.spec) == there.spec {
         return Ok(there);
     }
     let message = format!("project {name} exists and is not as asked");

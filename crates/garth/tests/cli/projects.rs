@@ -209,6 +209,29 @@ garth: cannot remove the image host: image host is built in and cannot be replac
 "#]]
     );
     assert_data_eq!(
+        of(&yard, &["create", "x", "--runtime", "default", "--at-least", "sysbox"]),
+        str![[r#"
+exit 5
+--- stdout
+--- stderr
+garth: the runtime default is weaker than sysbox, the least that this project may have
+  hint: ask for --runtime sysbox or a stronger one
+
+"#]]
+    );
+    assert_data_eq!(
+        of(&yard, &["create", "x", "--at-least", "strong"]),
+        str![[r#"
+exit 2
+--- stdout
+--- stderr
+error: invalid value 'strong' for '--at-least <LEVEL>': unknown runtime "strong": use default, sysbox or microvm
+
+For more information, try '--help'.
+
+"#]]
+    );
+    assert_data_eq!(
         of(&yard, &["create", "x", "--runtime", "microvm"]),
         str![[r#"
 exit 8

@@ -305,11 +305,11 @@ run, exec, shell, attach and wait end with the code of the process they ran or w
 All other commands:
 
   0      done
-  1      failed
+  1      failed; for verify: a check failed
   2      wrong usage: an unknown flag, a name or a value that is not taken
   3      no such project, image, process or file
   4      the name is taken, or the project's state does not allow it
-  5      refused: an unsafe image, a confirmation that is missing, no permission
+  5      refused: an unsafe image, a runtime weaker than --at-least, a confirmation that is missing, no permission
   6      over a limit or quota, or a disk is full
   7      no daemon answers and none could be started
   8      the runtime or network that was asked for is not available on this machine

@@ -10,3 +10,4 @@ mod files;
 mod lifecycle;
 mod processes;
 mod real_job;
+mod verify;
