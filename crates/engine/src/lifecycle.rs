@@ -27,10 +27,15 @@ pub(crate) fn grace(spec: &ProjectSpec) -> Duration {
 /// Refuses a spec before anything is made for it.
 pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
-    if let Some(at_least) = spec.at_least.filter(|at_least| spec.runtime < *at_least) {
-        return Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into());
-    }
+    check_strength(spec)?;
     local.handler(spec.runtime).map(drop)
+}
+
+fn check_strength(spec: &ProjectSpec) -> Result<(), Error> {
+    match spec.at_least.filter(|at_least| spec.runtime < *at_least) {
+        Some(at_least) => Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Makes a project's disk; on failure nothing is left.
@@ -247,14 +252,16 @@ pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error
 
 #[cfg(test)]
 mod tests {
+    use garth_spec::Runtime;
+
     use super::*;
 
     #[test]
     fn a_runtime_weaker_than_promised_is_refused() {
         let spec = |runtime, at_least| ProjectSpec { runtime, at_least, ..ProjectSpec::default() };
-        assert!(check(&spec(Runtime::Default, Some(Runtime::Default))).is_ok());
+        assert!(check_strength(&spec(Runtime::Default, Some(Runtime::Default))).is_ok());
         for at_least in [Runtime::Sysbox, Runtime::Microvm] {
-            let error = check(&spec(Runtime::Default, Some(at_least))).expect_err("too weak");
+            let error = check_strength(&spec(Runtime::Default, Some(at_least))).expect_err("too weak");
             assert_eq!(*error.kind(), ErrorKind::RuntimeTooWeak { runtime: Runtime::Default, at_least });
         }
     }

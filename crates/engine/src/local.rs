@@ -43,7 +43,7 @@ pub(crate) struct Live {
 /// The kernel's part of a sandbox.
 #[derive(Debug)]
 pub(crate) enum Sandbox {
-    Host(host::HostSandbox),
+    Host(Box<host::HostSandbox>),
     #[cfg(any(test, feature = "fake"))]
     Fake(fake::FakeSandbox),
 }

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("spawner") {
         let channel = garth_kernel::descriptors::take_stdin().expect("a channel on standard input");
-        let _ = spawner::run(channel, serve);
+        let _ = spawner::run(garth_runtime::Level::Default, channel, serve);
     }
 }
 

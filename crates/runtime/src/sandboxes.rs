@@ -144,37 +144,15 @@ impl Sandboxes {
         Ok(Prepared { slot: Some(slot), shared: Arc::clone(&self.shared) })
     }
 
-    /// Starts a sandbox. Returns when its init has applied the plan; the agent answers on
-    /// [`Sandbox::agent_socket`] right after (requests wait in the socket). `netns` is its configured network
-    /// namespace; one with loopback alone is made when there is none. Where users are mapped, it is
-    /// [`Prepared::netns`], and `None` here.
-    ///
-    /// After an error nothing of the sandbox is left.
-    pub fn start(
-        &self,
-        mut prepared: Prepared,
-        id: SandboxId,
-        plan: &SandboxPlan,
-        netns: Option<OwnedFd>,
-    ) -> Result<Sandbox> {
+    /// Starts a sandbox of the default level in `netns`, its configured network namespace; one with loopback alone is
+    /// made when there is none. Else as [`Prepared::start`].
+    pub fn start(&self, id: SandboxId, plan: &SandboxPlan, netns: Option<OwnedFd>) -> Result<Sandbox> {
         plan.check().doing(|| "carry out the plan".to_owned())?;
-        let netns = match (netns, prepared.netns()) {
-            (None, None) => {
-                let made = garth_kernel::netns::with_loopback(open_ports);
-                Some(made.doing(|| "make a network namespace".to_owned())?)
-            }
-            (netns, _) => netns,
+        let netns = match netns {
+            Some(netns) => netns,
+            None => garth_kernel::netns::with_loopback(open_ports).doing(|| "make a network namespace".to_owned())?,
         };
-        let mut slot = prepared.slot.take().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
-        let result = self.shared.enter(&mut slot, id, plan, netns.as_ref());
-        self.shared.send(Job::Refill);
-        match result {
-            Ok(()) => Ok(Sandbox::new(id, slot, disk::uppers(plan), Arc::clone(&self.shared))),
-            Err(e) => {
-                self.shared.abandon(slot, plan);
-                Err(e)
-            }
-        }
+        self.prepare(Level::Default)?.enter(id, plan, Some(&netns))
     }
 
     /// Finds a sandbox that an earlier daemon started. `None` when it is gone.
@@ -535,6 +513,28 @@ impl Prepared {
     /// start.
     pub fn netns(&self) -> Option<BorrowedFd<'_>> {
         Some(self.slot.as_ref()?.keeper.as_ref()?.netns.as_fd())
+    }
+
+    /// Starts the sandbox. Returns when its init has applied the plan; the agent answers on [`Sandbox::agent_socket`] right
+    /// after (requests wait in the socket). After an error nothing of the sandbox is left.
+    ///
+    /// For sandboxes with a network namespace of their own, which is configured by then.
+    pub fn start(self, id: SandboxId, plan: &SandboxPlan) -> Result<Sandbox> {
+        plan.check().doing(|| "carry out the plan".to_owned())?;
+        self.enter(id, plan, None)
+    }
+
+    fn enter(mut self, id: SandboxId, plan: &SandboxPlan, netns: Option<&OwnedFd>) -> Result<Sandbox> {
+        let mut slot = self.slot.take().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
+        let result = self.shared.enter(&mut slot, id, plan, netns);
+        self.shared.send(Job::Refill);
+        match result {
+            Ok(()) => Ok(Sandbox::new(id, slot, disk::uppers(plan), Arc::clone(&self.shared))),
+            Err(e) => {
+                self.shared.abandon(slot, plan);
+                Err(e)
+            }
+        }
     }
 }
 

@@ -243,10 +243,8 @@ impl Host {
         let plan = order::plan(&order, &disk);
         let Lease { prepared, netns, .. } = order.lease;
         let sandbox = match prepared {
-            Some(prepared) => sandboxes.start(prepared, order.id, &plan, None),
-            None => {
-                sandboxes.prepare(Level::Default).and_then(|prepared| sandboxes.start(prepared, order.id, &plan, netns))
-            }
+            Some(prepared) => prepared.start(order.id, &plan),
+            None => sandboxes.start(order.id, &plan, netns),
         };
         HostSandbox::adopt(sandboxes, sandbox.explain()?)
     }

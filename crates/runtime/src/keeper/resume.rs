@@ -6,7 +6,7 @@ use garth_kernel::netns;
 use garth_kernel::seccomp::notify::Listener;
 use garth_procview::{Cgroup, Owner, Server, Sources, View};
 use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::mount::MoveMountFlags;
 
 use super::calls::Calls;
 use super::{Keeper, Received, VIEW, become_root, hide, open_directory, send, show_in_sys, started, take_views};
@@ -33,10 +33,9 @@ pub(super) fn resume(
     namespace::join(users.as_fd(), Join::Users).map_err(failed("join the user namespace"))?;
     become_root().map_err(failed("become root of the user namespace"))?;
     apply(&[Step::OwnMounts], policy, &mut Fds::default())?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let place = |mount| rustix::mount::move_mount(mount, "", CWD, VIEW, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
-    let placed = rustix::mount::open_tree(&view, "", flags).and_then(place);
-    placed.map_err(|e| failed("mount the virtual files")(e.into()))?;
+    // A mount that is attached nowhere can be attached once. What the sandbox's init holds may be used up: then the files
+    // that are in their places come back, and new mounts of proc fail.
+    let placed = rustix::mount::move_mount(&view, "", CWD, VIEW, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok();
 
     let proc = open_directory(HOST_PROC).map_err(failed("open the host's proc"))?;
     let numbers = View::new(Sources { proc, cgroup }, started(identity.zero, identity.uuid));
@@ -44,16 +43,21 @@ pub(super) fn resume(
     let mut server = Server::new(fuse, numbers.map_err(failed("read the limits"))?, Owner::default());
     // What the one before took and did not answer comes again; before Linux 6.9 it is lost.
     server.resend().map_err(|_| super::protocol("take what was not answered"))?;
-    let (views, root) = take_views(&mut server, single)?;
-    // Those of /proc are in their places in the sandbox.
-    show_in_sys(views)?;
+    let view = if placed {
+        let (views, root) = take_views(&mut server, single)?;
+        // Those of /proc are in their places in the sandbox.
+        show_in_sys(views)?;
+        root
+    } else {
+        view
+    };
     hide()?;
     let keeper = Keeper {
         sandbox: None,
         server,
         calls: Calls::new(listener),
         fds: Fds::default(),
-        view: root,
+        view,
         uuid: identity.uuid,
         fuse: held_fuse,
         _ids: ids,

@@ -47,7 +47,9 @@ macro_rules! yard {
 
 impl Yard {
     pub fn new() -> Result<Self, String> {
-        if let Some(finding) = garth_runtime::probe().into_iter().find(|finding| !finding.ok) {
+        if let Some(finding) =
+            garth_runtime::probe(garth_runtime::Level::Default).into_iter().find(|finding| !finding.ok)
+        {
             return Err(format!("{}: {}", finding.name, finding.detail));
         }
         let dir = tempfile::tempdir().expect("temp dir");

@@ -37,7 +37,7 @@ impl HostSandbox {
         let agent = Arc::new(Agent::new(sandbox.agent_socket()));
         let (id, record) = (sandbox.id(), sandbox.record());
         let sandbox = Self { id, record, pidfd, sandbox: Mutex::new(Some(sandbox)), sandboxes };
-        Ok(Live { sandbox: Sandbox::Host(sandbox), agent })
+        Ok(Live { sandbox: Sandbox::Host(Box::new(sandbox)), agent })
     }
 
     pub(in crate::local) fn record(&self) -> SandboxRecord {
