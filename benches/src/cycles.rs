@@ -1,43 +1,38 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use garth_spec::Runtime;
 use serde::Serialize;
 
+use crate::daemon::{Daemon, Traces};
 use crate::garth::Garth;
 
 /// Create, start, run, remove, again and again.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cycles {
+    pub runtime: Runtime,
     pub count: usize,
     pub seconds: f64,
-    /// What there was before and after: mounts, cgroups, loop devices, network links, descriptors of this process's daemon.
     pub before: Traces,
     pub after: Traces,
 }
 
-/// Things that a leak would add to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Traces {
-    pub mounts: usize,
-    pub cgroups: usize,
-    pub loop_devices: usize,
-    pub links: usize,
-}
+/// So long may the kernel and the daemon take for what they do after the last answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-pub async fn measure(garth: &Garth, count: usize) -> Result<Cycles> {
+pub async fn measure(garth: &Garth, daemon: &Daemon, count: usize) -> Result<Cycles> {
     const INDEX: usize = 100_000;
     for _ in 0..8 {
         cycle(garth, INDEX).await?;
     }
-    let before = traces()?;
+    let before = settled(daemon, |_| false)?;
     let begin = Instant::now();
     for _ in 0..count {
         cycle(garth, INDEX).await?;
     }
     let seconds = begin.elapsed().as_secs_f64();
-    let after = settled(&before)?;
-    ensure!(after == before, "{count} cycles left something: {before:?} became {after:?}");
-    Ok(Cycles { count, seconds, before, after })
+    let after = settled(daemon, |now| *now == before)?;
+    Ok(Cycles { runtime: garth.runtime(), count, seconds, before, after })
 }
 
 async fn cycle(garth: &Garth, index: usize) -> Result<()> {
@@ -47,27 +42,39 @@ async fn cycle(garth: &Garth, index: usize) -> Result<()> {
     garth.remove(index).await
 }
 
-/// The kernel tears namespaces down after the last process is gone; give it a bounded time.
-fn settled(baseline: &Traces) -> Result<Traces> {
+/// The traces once they are as wanted, or else once they have stayed the same for three seconds.
+fn settled(daemon: &Daemon, wanted: impl Fn(&Traces) -> bool) -> Result<Traces> {
     let begin = Instant::now();
-    loop {
-        let now = traces()?;
-        if &now == baseline || begin.elapsed().as_secs() > 20 {
-            return Ok(now);
+    let (mut last, mut since) = (daemon.traces()?, Instant::now());
+    while !wanted(&last) && since.elapsed() < Duration::from_secs(3) && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = daemon.traces()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
-        std::thread::yield_now();
+    }
+    Ok(last)
+}
+
+impl Cycles {
+    /// What there is more of than before, by name.
+    pub fn left(&self) -> Vec<String> {
+        let (before, after) = (self.before.named(), self.after.named());
+        let pairs = before.into_iter().zip(after).filter(|((_, before), (_, after))| after > before);
+        pairs.map(|((name, before), (_, after))| format!("{} {name}", after - before)).collect()
     }
 }
 
-fn traces() -> Result<Traces> {
-    let lines = |path: &str| -> Result<usize> { Ok(std::fs::read_to_string(path)?.lines().count()) };
-    let loops = std::fs::read_dir("/sys/block")?.flatten().filter(|e| e.path().join("loop/backing_file").exists());
-    let cgroups = std::fs::read_to_string("/proc/cgroups")?;
-    let cgroups = cgroups.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<usize>().ok()).sum();
-    Ok(Traces {
-        mounts: lines("/proc/self/mountinfo")?,
-        cgroups,
-        loop_devices: loops.count(),
-        links: std::fs::read_dir("/sys/class/net")?.count(),
-    })
+impl Traces {
+    pub fn named(&self) -> [(&'static str, usize); 7] {
+        [
+            ("mounts", self.mounts),
+            ("cgroups", self.cgroups),
+            ("loop devices", self.loop_devices),
+            ("network links", self.links),
+            ("processes", self.processes),
+            ("descriptors", self.descriptors),
+            ("files", self.files),
+        ]
+    }
 }

@@ -1,90 +1,100 @@
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use garth_api::CreateProject;
-use garth_spec::{Network, ProjectName, ProjectSpec};
+use garth_spec::{Network, ProjectName, ProjectSpec, Runtime};
 use serde::Serialize;
 
 use crate::garth::Garth;
+use crate::stats::{Interval, median, median_with_interval};
+use crate::subject::order;
 
-/// One kind of file work, on the host and inside, in milliseconds.
+/// One kind of work, in milliseconds: on the host, and in sandboxes of the image `host`, whose /usr is the host's.
 #[derive(Debug, Clone, Serialize)]
-pub struct FileWork {
+pub struct Work {
     pub what: String,
     pub host_ms: f64,
-    pub inside_ms: f64,
+    pub default_ms: f64,
+    pub sysbox_ms: Option<f64>,
+    /// Of the rounds' ratios sysbox / default.
+    pub sysbox_to_default: Option<Interval>,
 }
 
-/// The same program runs in both places; it prints `NAME MILLISECONDS` lines.
-const WORK: &str = r#"
-import os, sys, time, shutil
-d = sys.argv[1] + "/garth-bench-files"; os.makedirs(d); os.chdir(d)
-def timed(name, work):
-    begin = time.perf_counter(); work(); print(name.replace(" ", "_"), (time.perf_counter() - begin) * 1e3)
-block = os.urandom(1 << 20)
-def sequential():
-    f = os.open("big", os.O_CREAT | os.O_WRONLY)
-    for _ in range(256): os.write(f, block)
-    os.fsync(f); os.close(f)
-def synced():
-    f = os.open("log", os.O_CREAT | os.O_WRONLY)
-    for _ in range(300): os.write(f, block[:4096]); os.fsync(f)
-    os.close(f)
-def small():
-    for i in range(3000):
-        with open(f"s{i}", "wb") as f: f.write(block[:2048])
-def read():
-    for i in range(3000):
-        with open(f"s{i}", "rb") as f: f.read()
-def remove():
-    for i in range(3000): os.unlink(f"s{i}")
-timed("write 256 MiB, fsync", sequential)
-timed("300 x write 4 KiB, fsync", synced)
-timed("make 3000 files of 2 KiB", small)
-timed("read them", read)
-timed("remove them", remove)
-shutil.rmtree(d)
-"#;
+/// The same program runs everywhere; it prints `NAME MILLISECONDS` lines.
+const WORK: &str = include_str!("work.py");
 
-pub async fn measure(garth: &Garth, work: &Path) -> Result<Vec<FileWork>> {
-    let name: ProjectName = "bench-files".parse()?;
-    let spec = ProjectSpec { network: Network::None, ..ProjectSpec::default() };
-    garth.client().create(&CreateProject { name: Some(name.clone()), ephemeral: false, spec }).await?;
-    let mut rows: BTreeMap<String, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-    for _ in 0..3 {
-        let host = std::process::Command::new("/usr/bin/python3").args(["-c", WORK]).arg(work).output()?;
-        for (what, ms) in lines(&String::from_utf8_lossy(&host.stdout)) {
-            rows.entry(what).or_default().0.push(ms);
-        }
-        for (what, ms) in lines(&inside(garth, &name).await?) {
-            rows.entry(what).or_default().1.push(ms);
+/// Where the work is done.
+enum Place<'a> {
+    Host(&'a Path),
+    Inside(&'a Garth, ProjectName),
+}
+
+/// The times of each kind of work in one place, in the order of the rounds.
+type Times = Vec<(String, Vec<f64>)>;
+
+pub async fn measure(garths: &[&Garth], work: &Path, rounds: usize) -> Result<Vec<Work>> {
+    let mut places = vec![(None, Place::Host(work))];
+    for garth in garths {
+        let name: ProjectName = format!("bench-files-{}", garth.runtime()).parse()?;
+        let spec = ProjectSpec { network: Network::None, runtime: garth.runtime(), ..ProjectSpec::default() };
+        garth.client().create(&CreateProject { name: Some(name.clone()), ephemeral: false, spec }).await?;
+        garth.client().start(&name).await?;
+        places.push((Some(garth.runtime()), Place::Inside(garth, name)));
+    }
+    let mut all: Vec<Times> = places.iter().map(|_| Times::new()).collect();
+    for round in 0..=rounds {
+        for index in order(round, places.len()) {
+            let text = places[index].1.run().await?;
+            if round > 0 {
+                add(&mut all[index], &text);
+            }
         }
     }
-    garth.client().remove(&name).await?;
-    let row = |(what, (host, inside))| FileWork { what, host_ms: median(host), inside_ms: median(inside) };
-    Ok(rows.into_iter().map(row).collect())
-}
-
-async fn inside(garth: &Garth, name: &ProjectName) -> Result<String> {
-    let out = "/root/garth-bench-out";
-    let program = format!("import sys; sys.argv = ['', '/root']; sys.stdout = open('{out}', 'w')\n{WORK}");
-    garth.output(name, &["/usr/bin/python3", "-c", &program]).await?;
-    let request = http::Request::get(format!("/files?path={out}&username=root")).body(garth_api::full_body(""))?;
-    let answer = garth.client().agent(name, request).await?;
-    let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
-    String::from_utf8(body.to_vec()).context("the figures are text")
-}
-
-fn lines(text: &str) -> Vec<(String, f64)> {
-    let parse = |line: &str| {
-        let (what, ms) = line.rsplit_once(' ')?;
-        Some((what.replace('_', " "), ms.parse().ok()?))
+    for (_, place) in &places {
+        if let Place::Inside(garth, name) = place {
+            garth.client().remove(name).await?;
+        }
+    }
+    let of = |runtime| places.iter().position(|(r, _)| *r == runtime).map(|index| &all[index]);
+    let (host, default, sysbox) = (of(None), of(Some(Runtime::Default)), of(Some(Runtime::Sysbox)));
+    let times = |times: Option<&Times>, what: &str| -> Option<Vec<f64>> {
+        times?.iter().find(|(name, _)| name == what).map(|(_, times)| times.clone())
     };
-    text.lines().filter_map(parse).collect()
+    let rows = host.into_iter().flatten().filter_map(|(what, host)| {
+        let (default, sysbox) = (times(default, what)?, times(sysbox, what));
+        let ratios = sysbox.as_ref().map(|sysbox| sysbox.iter().zip(&default).map(|(s, d)| s / d).collect());
+        Some(Work {
+            what: what.replace('_', " "),
+            host_ms: median(host.clone()),
+            default_ms: median(default),
+            sysbox_ms: sysbox.map(median),
+            sysbox_to_default: ratios.and_then(median_with_interval),
+        })
+    });
+    Ok(rows.collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+impl Place<'_> {
+    async fn run(&self) -> Result<String> {
+        const PYTHON: &str = "/usr/bin/python3";
+        match self {
+            Self::Host(work) => {
+                let out = Command::new(PYTHON).args(["-c", WORK]).arg(work).output()?;
+                ensure!(out.status.success(), "on the host: {}", String::from_utf8_lossy(&out.stderr));
+                Ok(String::from_utf8(out.stdout)?)
+            }
+            Self::Inside(garth, name) => garth.text(name, &[PYTHON, "-c", WORK, "/root"]).await,
+        }
+    }
+}
+
+fn add(times: &mut Times, text: &str) {
+    for (what, ms) in text.lines().filter_map(|line| line.rsplit_once(' ')) {
+        let Ok(ms) = ms.parse() else { continue };
+        match times.iter_mut().find(|(name, _)| name == what) {
+            Some((_, all)) => all.push(ms),
+            None => times.push((what.to_owned(), vec![ms])),
+        }
+    }
 }

@@ -4,32 +4,57 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use garth_api::{Client, CreateProject, ImageFormat, StopRequest, full_body};
-use garth_spec::{ImageName, Limits, Network, ProjectName, ProjectSpec};
+use garth_spec::{ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime};
 use http::Request;
 use http_body_util::BodyExt as _;
 
-/// Garth through its HTTP API.
+/// Names of the subjects that are ours.
+pub const DEFAULT: &str = "garth";
+pub const SYSBOX: &str = "garth sysbox";
+
+/// Garth through its HTTP API, with projects of one runtime.
 #[derive(Debug, Clone)]
 pub struct Garth {
     client: Client,
     image: ImageName,
+    runtime: Runtime,
 }
-
-const PREFIX: &str = "bench-";
 
 impl Garth {
     /// Imports the common root filesystem as an image.
     pub async fn new(socket: &Path, rootfs: &Path) -> Result<Self> {
-        let garth = Self { client: Client::new(socket), image: "bench".parse()? };
+        let garth = Self { client: Client::new(socket), image: "bench".parse()?, runtime: Runtime::Default };
         let tar = std::process::Command::new("tar").arg("-C").arg(rootfs).args(["-c", "."]).output()?;
         ensure!(tar.status.success(), "tar failed");
         garth.client.import(&garth.image, ImageFormat::Auto, full_body(tar.stdout)).await?;
         Ok(garth)
     }
 
-    /// Sees to it that so many projects exist, all stopped.
+    /// The same daemon with projects of another runtime, which must work here.
+    pub async fn with(&self, runtime: Runtime) -> Result<Self> {
+        let other = Self { runtime, ..self.clone() };
+        other.keep_running().await?;
+        other.stop(0).await?;
+        Ok(other)
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self.runtime {
+            Runtime::Default => DEFAULT,
+            Runtime::Sysbox => SYSBOX,
+            Runtime::Microvm => "garth microvm",
+        }
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
+    }
+
+    /// Sees to it that at least so many projects exist.
     pub async fn prepare(&self, count: usize) -> Result<()> {
-        let known = self.client.projects().await?.projects.len();
+        let prefix = format!("bench-{}-", self.runtime);
+        let projects = self.client.projects().await?.projects;
+        let known = projects.iter().filter(|p| p.name.as_str().starts_with(&prefix)).count();
         for index in known..count {
             self.create(index).await?;
         }
@@ -39,25 +64,26 @@ impl Garth {
     pub async fn create(&self, index: usize) -> Result<()> {
         let spec = ProjectSpec {
             image: self.image.clone(),
+            runtime: self.runtime,
             network: Network::None,
             limits: Limits::default(),
             ..ProjectSpec::default()
         };
-        self.client.create(&CreateProject { name: Some(name(index)?), ephemeral: false, spec }).await?;
+        self.client.create(&CreateProject { name: Some(self.project(index)?), ephemeral: false, spec }).await?;
         Ok(())
     }
 
     pub async fn remove(&self, index: usize) -> Result<()> {
-        Ok(self.client.remove(&name(index)?).await?)
+        Ok(self.client.remove(&self.project(index)?).await?)
     }
 
     pub async fn start(&self, index: usize) -> Result<()> {
-        self.client.start(&name(index)?).await?;
+        self.client.start(&self.project(index)?).await?;
         Ok(())
     }
 
     pub async fn stop(&self, index: usize) -> Result<()> {
-        self.client.stop(&name(index)?, &StopRequest { grace_ms: Some(0) }).await?;
+        self.client.stop(&self.project(index)?, &StopRequest { grace_ms: Some(0) }).await?;
         Ok(())
     }
 
@@ -70,16 +96,20 @@ impl Garth {
         .await
     }
 
-    /// `true` so many times at once in one running sandbox, as the peers do it.
-    pub async fn exec_true(&self, at_once: usize) -> Result<Vec<Duration>> {
+    /// Starts the first project if it does not run.
+    pub async fn keep_running(&self) -> Result<()> {
         self.prepare(1).await?;
-        self.start(0).await?;
+        self.start(0).await
+    }
+
+    /// `true` so many times at once in the first project, which runs, as the peers do it.
+    pub async fn exec_true(&self, at_once: usize) -> Result<Vec<Duration>> {
         self.in_parallel(at_once, |garth, _| async move { garth.exec(0, &["/bin/true"]).await }).await
     }
 
     /// Runs a command to its end; its exit code must be 0.
     pub async fn exec(&self, index: usize, argv: &[&str]) -> Result<()> {
-        self.output(&name(index)?, argv).await.map(drop)
+        self.output(&self.project(index)?, argv).await.map(drop)
     }
 
     /// Runs a command to its end and returns the whole stream of events, as text.
@@ -93,6 +123,26 @@ impl Garth {
         let text = String::from_utf8_lossy(&body).into_owned();
         ensure!(text.contains("\"ended\"") && !text.contains("\"exitCode\"") && !text.contains("\"error\""), "{text}");
         Ok(text)
+    }
+
+    /// Runs a command to its end and returns what it wrote, by way of a file on the project's disk.
+    pub async fn text(&self, name: &ProjectName, argv: &[&str]) -> Result<String> {
+        let out = "/root/garth-bench-out";
+        let script = ["/bin/sh", "-c", "out=$1; shift; exec \"$@\" > \"$out\"", "sh", out];
+        self.output(name, &[&script, argv].concat()).await?;
+        let request = Request::get(format!("/files?path={out}&username=root")).body(full_body(""))?;
+        let body = self.client.agent(name, request).await?.into_body().collect().await?.to_bytes();
+        String::from_utf8(body.to_vec()).context("what a command writes is text")
+    }
+
+    /// The pid, on the host, of the init of a running project.
+    pub async fn init(&self, index: usize) -> Result<u32> {
+        let pid = self.client.project(&self.project(index)?).await?.pid.context("the project does not run")?;
+        Ok(pid.try_into()?)
+    }
+
+    pub fn project(&self, index: usize) -> Result<ProjectName> {
+        Ok(format!("bench-{}-{index}", self.runtime).parse()?)
     }
 
     pub fn client(&self) -> &Client {
@@ -127,10 +177,6 @@ impl Garth {
         }
         Ok(self.client.remove_image(&self.image).await?)
     }
-}
-
-fn name(index: usize) -> Result<ProjectName> {
-    Ok(format!("{PREFIX}{index}").parse()?)
 }
 
 /// One message of a Connect stream: flags, big-endian length, payload.

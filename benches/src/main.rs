@@ -1,7 +1,7 @@
 //! Measures Garth beside its peers and the kernel's own floor, in one run.
 //!
 //! ```text
-//! rounds x (every subject once, in turn)  -->  samples  -->  p50/p95/p99 and ratios to the floor  -->  table, plot, JSON
+//! rounds x (every subject once, in turn)  -->  samples  -->  quantiles, ratios, budgets  -->  tables, plot, JSON
 //! ```
 //!
 //! Subjects take turns inside a round, so a machine whose speed drifts drifts for all. Peers are timed as their users
@@ -9,24 +9,34 @@
 //! which starts the daemon to be measured. Needs root. Nothing here asserts a time.
 #![forbid(unsafe_code)]
 
+mod budgets;
 mod cycles;
+mod daemon;
 mod density;
 mod files;
 mod garth;
+mod lxcfs;
+mod meminfo;
 mod peers;
+mod plot;
 mod report;
 mod rootfs;
 mod stats;
+mod subject;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use garth_spec::Runtime;
 
+use crate::daemon::Daemon;
 use crate::garth::Garth;
-use crate::peers::Peer;
-use crate::report::Report;
+use crate::peers::{Peer, Running};
+use crate::report::{Report, What};
 use crate::stats::Samples;
+use crate::subject::{Subject, take_turns};
 
 /// What to measure, and how long.
 #[derive(Debug, Parser)]
@@ -35,15 +45,21 @@ struct Args {
     #[arg(long)]
     socket: PathBuf,
     /// Rounds of the one-at-a-time measurements.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 100)]
     rounds: usize,
     /// Rounds of the 10- and 50-at-once measurements.
     #[arg(long, default_value_t = 4)]
     burst_rounds: usize,
+    /// Rounds of 200 reads of /proc/meminfo.
+    #[arg(long, default_value_t = 20)]
+    read_rounds: usize,
+    /// Rounds of work with files, compilers and processes.
+    #[arg(long, default_value_t = 15)]
+    work_rounds: usize,
     /// Idle sandboxes to weigh.
     #[arg(long, value_delimiter = ',', default_value = "1,100,500")]
     idle: Vec<usize>,
-    /// Create/delete cycles.
+    /// Create/delete cycles, for each runtime.
     #[arg(long, default_value_t = 500)]
     cycles: usize,
     /// Where the report goes: benchmarks.md, benchmarks.json, benchmarks.svg.
@@ -54,58 +70,67 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    let begin = Instant::now();
+    let mut report = Report::default();
     let work = tempfile::Builder::new().prefix("garth-bench.").tempdir_in("/var/tmp")?;
     let rootfs = rootfs::make(work.path()).context("making the root filesystem that every subject gets")?;
     let garth = Garth::new(&args.socket, &rootfs).await.context("preparing Garth")?;
-    let peers = Peer::all(work.path(), &rootfs)?;
+    let sysbox = match garth.with(Runtime::Sysbox).await {
+        Ok(sysbox) => Some(sysbox),
+        Err(error) => {
+            report.notes.push(format!("sysbox does not run here: {error:#}"));
+            None
+        }
+    };
+    let garths: Vec<&Garth> = std::iter::once(&garth).chain(&sysbox).collect();
+    let peers = Peer::all(work.path(), &rootfs, &mut report.notes)?;
+    let daemon = Daemon::of(&garth).await.context("finding the daemon")?;
 
-    let mut report = Report::default();
-    report.latency("start + `true` + stop", starts(&args, &garth, &peers).await?);
-    report.latency("`true` in a running sandbox", execs(&args, &garth, &peers).await?);
-    report.density(density::measure(&garth, &args.idle).await?);
-    report.files(files::measure(&garth, work.path()).await?);
-    report.cycles(cycles::measure(&garth, args.cycles).await?);
+    let say = |what: &str| eprintln!("{:4.0} s: {what}", begin.elapsed().as_secs_f64());
+    say("starts");
+    let starts = starts(&args, &garths, &peers, &mut report.notes).await?;
+    report.latency(What::Start, &starts);
+    say("processes in running sandboxes");
+    let execs = execs(&args, &garths, &peers, &mut report.notes).await?;
+    report.latency(What::Exec, &execs);
+    say("reads of /proc/meminfo");
+    let reads = meminfo::measure(&peers, &garths, work.path(), args.read_rounds, &mut report.notes).await?;
+    report.latency(What::Meminfo, &reads);
+    say("work inside");
+    report.work = files::measure(&garths, work.path(), args.work_rounds).await?;
+    for garth in &garths {
+        say(&format!("{}: idle sandboxes", garth.name()));
+        report.density.extend(density::measure(garth, &daemon, &args.idle).await?);
+    }
+    for garth in &garths {
+        say(&format!("{}: cycles", garth.name()));
+        report.cycles.push(cycles::measure(garth, &daemon, args.cycles).await?);
+    }
+    say("the daemon alone");
+    report.daemon = Some(daemon.idle()?);
     garth.close().await?;
+    report.seconds = begin.elapsed().as_secs_f64();
     report.write(&args.out)
 }
 
-async fn starts(args: &Args, garth: &Garth, peers: &[Peer]) -> Result<Vec<Samples>> {
-    let mut all = Vec::new();
-    for at_once in [1, 10, 50] {
-        garth.prepare(at_once).await?;
-        let mut samples: Vec<Samples> = peers.iter().map(|p| Samples::new(p.name(), at_once)).collect();
-        let mut ours = Samples::new("garth", at_once);
-        for round in 0..rounds(args, at_once) + 1 {
-            for (peer, samples) in peers.iter().zip(&mut samples) {
-                let times = peer.start_true_stop(at_once, round)?;
-                samples.extend_unless_warm_up(round, times);
-            }
-            ours.extend_unless_warm_up(round, garth.start_true_stop(at_once).await?);
-        }
-        all.extend(samples);
-        all.push(ours);
-    }
-    Ok(all)
+async fn starts(args: &Args, garths: &[&Garth], peers: &[Peer], notes: &mut Vec<String>) -> Result<Vec<Samples>> {
+    let ours = garths.iter().copied().map(Subject::GarthLife);
+    let subjects: Vec<_> = peers.iter().map(Subject::Life).chain(ours).collect();
+    all_numbers(args, &subjects, notes).await
 }
 
-async fn execs(args: &Args, garth: &Garth, peers: &[Peer]) -> Result<Vec<Samples>> {
-    let running: Vec<_> = peers.iter().filter_map(|p| p.keep_running().transpose()).collect::<Result<_>>()?;
-    let mut all = Vec::new();
-    for at_once in [1, 10, 50] {
-        let mut samples: Vec<Samples> = running.iter().map(|r| Samples::new(r.name(), at_once)).collect();
-        let mut ours = Samples::new("garth", at_once);
-        for round in 0..rounds(args, at_once) + 1 {
-            for (peer, samples) in running.iter().zip(&mut samples) {
-                samples.extend_unless_warm_up(round, peer.exec_true(at_once)?);
-            }
-            ours.extend_unless_warm_up(round, garth.exec_true(at_once).await?);
-        }
-        all.extend(samples);
-        all.push(ours);
-    }
-    Ok(all)
+async fn execs(args: &Args, garths: &[&Garth], peers: &[Peer], notes: &mut Vec<String>) -> Result<Vec<Samples>> {
+    let running: Vec<Running> = peers.iter().filter_map(|p| p.keep_running().transpose()).collect::<Result<_>>()?;
+    let ours = garths.iter().copied().map(Subject::GarthExec);
+    let subjects: Vec<_> = running.iter().map(Subject::Exec).chain(ours).collect();
+    all_numbers(args, &subjects, notes).await
 }
 
-fn rounds(args: &Args, at_once: usize) -> usize {
-    if at_once == 1 { args.rounds } else { args.burst_rounds }
+/// One, ten and fifty at once.
+async fn all_numbers(args: &Args, subjects: &[Subject<'_>], notes: &mut Vec<String>) -> Result<Vec<Samples>> {
+    let mut all = Vec::new();
+    for (at_once, rounds) in [(1, args.rounds), (10, args.burst_rounds), (50, args.burst_rounds)] {
+        all.extend(take_turns(subjects.to_vec(), at_once, rounds, notes).await?);
+    }
+    Ok(all)
 }
