@@ -193,14 +193,16 @@ fn limits(subject: &Subject) -> Vec<Check> {
     let (memory, pids) = (subject.limits.memory.bytes(), subject.limits.pids);
     let hog = (memory <= MEMORY_TRIED).then_some(Try::Allocate(memory + (32 << 20)));
     let crowd = (pids <= PIDS_TRIED).then_some(Try::Threads(pids + 8));
-    let own = [
+    let mut own = vec![
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/pids.max",
-        "/sys/fs/cgroup/cgroup.procs",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/pids/pids.max",
-        "/sys/fs/cgroup/memory/cgroup.procs",
     ];
+    if subject.level.users == Users::Hosts {
+        // With users of its own, a sandbox may divide its cgroup, below the limits.
+        own.extend(["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs"]);
+    }
     let mut checks = vec![
         check("limits", "its limits cannot be changed from inside", paths(Try::OpenForWrite, &own), judge::refused),
         check("pids-limit", "the limit on processes is in force", crowd.into_iter().collect(), judge::pids),

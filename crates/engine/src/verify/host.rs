@@ -121,11 +121,13 @@ impl Cgroups {
         Self(found)
     }
 
-    /// The first of these files that there is.
+    /// The first of these files that there is and that says a limit, in the cgroup itself or in one above it: an init of
+    /// an image's own makes itself one below the one that it was given.
     fn file(&self, files: &[(&str, &str)]) -> Option<String> {
+        let limit = |text: &String| !text.starts_with("max") && !text.starts_with('-');
         files.iter().find_map(|(controller, file)| {
             let (_, directory) = self.0.iter().find(|(name, _)| name == controller)?;
-            read(&directory.join(file))
+            directory.ancestors().find_map(|directory| read(&directory.join(file)).filter(limit))
         })
     }
 

@@ -39,7 +39,7 @@ fn host(runtime: Runtime) -> HostFacts {
     let sysbox = runtime == Runtime::Sysbox;
     let map = if sysbox { "0 131072 65536\n" } else { "         0          0 4294967295\n" };
     let mut own = vec!["mnt", "pid", "net", "ipc", "uts", "cgroup"];
-    own.extend(sysbox.then_some("user"));
+    own.extend(sysbox.then_some(["user", "time"]).into_iter().flatten());
     HostFacts {
         status: status(
             if sysbox { "000001ffffffffff" } else { "00000000800405fb" },

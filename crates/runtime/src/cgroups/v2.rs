@@ -73,6 +73,13 @@ impl V2 {
 
     pub(super) fn limit(&self, slot: &str, limits: &Limits) -> Result<(), ErrorKind> {
         let directory = self.directory(slot);
+        self.limit_one(&directory, limits)?;
+        // The same where the sandbox can read it, as Java and others do; the files stay those of the host.s root.
+        let shown = directory.join(super::BOX);
+        if shown.exists() { self.limit_one(&shown, limits) } else { Ok(()) }
+    }
+
+    fn limit_one(&self, directory: &Path, limits: &Limits) -> Result<(), ErrorKind> {
         let memory = limits.memory.bytes();
         // Where v1 refuses, v2 would end processes to get below the new limit.
         if number(&directory.join("memory.current"))? > memory {
