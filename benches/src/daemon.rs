@@ -1,4 +1,5 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub struct Traces {
     pub processes: usize,
     /// Open in the daemon.
     pub descriptors: usize,
-    /// In the data directory, without what is on the disks.
+    /// In the data directory, without what is on the disks and the disks that are kept ready for later.
     pub files: usize,
 }
 
@@ -63,11 +64,12 @@ impl Daemon {
     /// Over ten seconds in which nobody asks anything of it.
     pub fn idle(&self) -> Result<Idle> {
         const SECONDS: u64 = 10;
-        std::thread::sleep(Duration::from_secs(1));
+        // Threads of tokio's that had something to do end ten seconds later, each with a wake-up.
+        std::thread::sleep(Duration::from_secs(12));
         let before = self.wakeups()?;
         std::thread::sleep(Duration::from_secs(SECONDS));
-        let wakeups_per_second = self.wakeups()?.saturating_sub(before) as f64 / SECONDS as f64;
-        Ok(Idle { pss_kib: pss_kib(self.pid), wakeups_per_second })
+        let woken = self.wakeups()?.iter().map(|(thread, count)| count - before.get(thread).unwrap_or(&0)).sum::<u64>();
+        Ok(Idle { pss_kib: pss_kib(self.pid), wakeups_per_second: woken as f64 / SECONDS as f64 })
     }
 
     /// Of these inits' sandboxes, and of the daemon.
@@ -113,17 +115,19 @@ impl Daemon {
             links: entries("/sys/class/net".as_ref()).filter(has_tag).count(),
             processes: processes()?.filter(|pid| slot(*pid).is_some_and(|(parent, _)| parent == mine)).count(),
             descriptors: entries(&of_proc.join("fd")).count(),
-            files: files(&self.data_dir, 4),
+            files: files(&self.data_dir, 2),
         })
     }
 
-    fn wakeups(&self) -> Result<u64> {
+    /// So far, of each thread.
+    fn wakeups(&self) -> Result<HashMap<OsString, u64>> {
         let tasks = Path::new("/proc").join(self.pid.to_string()).join("task");
         let switches = |task: std::fs::DirEntry| {
             let status = std::fs::read_to_string(task.path().join("status")).ok()?;
-            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((task.file_name(), count.trim().parse().ok()?))
         };
-        Ok(std::fs::read_dir(tasks)?.flatten().filter_map(switches).sum())
+        Ok(std::fs::read_dir(tasks)?.flatten().filter_map(switches).collect())
     }
 }
 
@@ -183,5 +187,5 @@ fn files(dir: &Path, depth: usize) -> usize {
         Ok(kind) if kind.is_dir() && depth > 0 => 1 + files(&e.path(), depth - 1),
         _ => 1,
     };
-    entries(dir).map(below).sum()
+    entries(dir).filter(|e| e.file_name() != "spares").map(below).sum()
 }

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use garth_spec::Runtime;
@@ -15,8 +15,8 @@ pub struct Density {
     /// Of one sandbox, in KiB; of the daemon, what it grew by.
     pub pss_kib: Pss,
     /// What the machine had less of afterwards, per sandbox, in KiB: with the kernel's part, and with whatever else
-    /// happened on the machine.
-    pub available_kib: f64,
+    /// happened on the machine, which drowns it when there are few.
+    pub available_kib: Option<f64>,
     /// Milliseconds that the last tenth of the starts took, over the first tenth.
     pub slowdown: f64,
 }
@@ -37,6 +37,8 @@ pub async fn measure(garth: &Garth, daemon: &Daemon, counts: &[usize]) -> Result
     for &count in counts {
         garth.prepare(count).await?;
         stop(garth, count).await?;
+        // Namespaces of what ran before are taken apart after their last process has ended.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let (before, available) = (daemon.pss(&[])?, available_kib()?);
         let (mut times, mut inits) = (Vec::new(), Vec::new());
         for index in 0..count {
@@ -49,7 +51,8 @@ pub async fn measure(garth: &Garth, daemon: &Daemon, counts: &[usize]) -> Result
             inits.push(garth.init(index).await?);
         }
         let mut pss = daemon.pss(&inits)?;
-        let available_kib = (available - available_kib()?) / count as f64;
+        let taken = available - available_kib()?;
+        let available_kib = (count >= 100).then_some(taken / count as f64);
         pss.daemon = (pss.daemon - before.daemon).max(0.0);
         let tenth = (count / 10).max(1);
         let slowdown = times[count - tenth..].iter().sum::<f64>() / times[..tenth].iter().sum::<f64>();

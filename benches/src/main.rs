@@ -38,7 +38,7 @@ use crate::report::{Report, What};
 use crate::stats::Samples;
 use crate::subject::{Subject, take_turns};
 
-/// What to measure, and how long.
+/// What to measure, and how long. Nothing of what gets 0 rounds, cycles or idle sandboxes.
 #[derive(Debug, Parser)]
 struct Args {
     /// The socket of the daemon to measure.
@@ -54,7 +54,7 @@ struct Args {
     #[arg(long, default_value_t = 20)]
     read_rounds: usize,
     /// Rounds of work with files, compilers and processes.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 40)]
     work_rounds: usize,
     /// Idle sandboxes to weigh.
     #[arg(long, value_delimiter = ',', default_value = "1,100,500")]
@@ -94,19 +94,29 @@ async fn main() -> Result<()> {
     let execs = execs(&args, &garths, &peers, &mut report.notes).await?;
     report.latency(What::Exec, &execs);
     say("reads of /proc/meminfo");
-    let reads = meminfo::measure(&peers, &garths, work.path(), args.read_rounds, &mut report.notes).await?;
-    report.latency(What::Meminfo, &reads);
+    if args.read_rounds > 0 {
+        let reads = meminfo::measure(&peers, &garths, work.path(), args.read_rounds, &mut report.notes).await?;
+        report.latency(What::Meminfo, &reads);
+    }
     say("work inside");
-    report.work = files::measure(&garths, work.path(), args.work_rounds).await?;
+    if args.work_rounds > 0 {
+        report.work = files::measure(&garths, work.path(), args.work_rounds).await?;
+    }
     for garth in &garths {
         say(&format!("{}: idle sandboxes", garth.name()));
-        report.density.extend(density::measure(garth, &daemon, &args.idle).await?);
+        let idle: Vec<usize> = args.idle.iter().copied().filter(|count| *count > 0).collect();
+        report.density.extend(density::measure(garth, &daemon, &idle).await?);
     }
     for garth in &garths {
         say(&format!("{}: cycles", garth.name()));
-        report.cycles.push(cycles::measure(garth, &daemon, args.cycles).await?);
+        if args.cycles > 0 {
+            report.cycles.push(cycles::measure(garth, &daemon, args.cycles).await?);
+        }
     }
     say("the daemon alone");
+    for garth in &garths {
+        garth.stop(0).await?;
+    }
     report.daemon = Some(daemon.idle()?);
     garth.close().await?;
     report.seconds = begin.elapsed().as_secs_f64();

@@ -24,7 +24,7 @@ pub fn draw(latencies: &[Latency], path: &Path) -> Result<()> {
             .margin(10)
             .x_label_area_size(30)
             .y_label_area_size(45)
-            .build_cartesian_2d((0..rows.len()).into_segmented(), 0.0..most)?;
+            .build_cartesian_2d((0..rows.len().saturating_sub(1)).into_segmented(), 0.0..most)?;
         let name = |at: &SegmentValue<usize>| match at {
             SegmentValue::CenterOf(index) => rows.get(*index).map_or(String::new(), |(r, _)| r.subject.to_owned()),
             _ => String::new(),

@@ -186,9 +186,10 @@ impl Report {
         writeln!(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for Density { runtime, sandboxes, pss_kib, available_kib, slowdown } in &self.density {
             let Pss { agents, keepers, spawners, daemon } = pss_kib;
+            let available = available_kib.map_or_else(String::new, |kib| format!("{kib:.0}"));
             writeln!(
                 text,
-                "| {runtime} | {sandboxes} | {agents:.0} | {keepers:.0} | {spawners:.0} | {daemon:.0} | {:.0} | {available_kib:.0} | {slowdown:.2} |",
+                "| {runtime} | {sandboxes} | {agents:.0} | {keepers:.0} | {spawners:.0} | {daemon:.0} | {:.0} | {available} | {slowdown:.2} |",
                 pss_kib.sum()
             )?;
         }

@@ -50,13 +50,16 @@ impl Subject<'_> {
     }
 }
 
-/// Rounds in which every subject has one turn. A peer that fails is noted and has no more turns at this number at once.
+/// Rounds in which every subject has one turn, after one that is not counted; none when there are to be none. A peer that fails is noted and has no more turns at this number at once.
 pub async fn take_turns(
     subjects: Vec<Subject<'_>>,
     at_once: usize,
     rounds: usize,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Samples>> {
+    if rounds == 0 {
+        return Ok(Vec::new());
+    }
     let mut samples: Vec<Samples> = subjects.iter().map(|s| Samples::new(s.name(), at_once)).collect();
     for subject in &subjects {
         subject.prepare(at_once).await?;

@@ -15,7 +15,7 @@ def timed(name, work):
 
 def sequential():
     f = os.open("big", os.O_CREAT | os.O_WRONLY)
-    for _ in range(128):
+    for _ in range(48):
         os.write(f, block)
     os.fsync(f)
     os.close(f)
@@ -23,38 +23,38 @@ def sequential():
 
 def synced():
     f = os.open("log", os.O_CREAT | os.O_WRONLY)
-    for _ in range(150):
+    for _ in range(60):
         os.write(f, block[:4096])
         os.fsync(f)
     os.close(f)
 
 
 def make():
-    for i in range(3000):
+    for i in range(1000):
         with open(f"s{i}", "wb") as f:
             f.write(block[:2048])
 
 
 def read():
-    for i in range(3000):
+    for i in range(1000):
         with open(f"s{i}", "rb") as f:
             f.read()
 
 
 def look():
-    for i in range(3000):
+    for i in range(1000):
         os.stat(f"s{i}")
         os.chmod(f"s{i}", 0o640)
         os.rename(f"s{i}", f"t{i}")
 
 
 def remove():
-    for i in range(3000):
+    for i in range(1000):
         os.unlink(f"t{i}")
 
 
 def compile_c():
-    for i in range(8):
+    for i in range(3):
         with open(f"c{i}.c", "w") as f:
             f.write("#include <stdio.h>\n#include <stdlib.h>\n")
             for n in range(40):
@@ -65,7 +65,7 @@ def compile_c():
 
 # What a test runner does: a process for each case, some computing in it, a small file.
 def cases():
-    for i in range(150):
+    for i in range(60):
         pid = os.fork()
         if pid == 0:
             with open(f"case{i}", "w") as f:
@@ -75,19 +75,19 @@ def cases():
 
 
 def interpreters():
-    for _ in range(15):
+    for _ in range(6):
         subprocess.run([sys.executable, "-c", "import json, unittest"], check=True)
 
 
-timed("write 128 MiB, fsync", sequential)
-timed("150 x write 4 KiB, fsync", synced)
-timed("make 3000 files of 2 KiB", make)
+timed("write 48 MiB, fsync", sequential)
+timed("60 x write 4 KiB, fsync", synced)
+timed("make 1000 files of 2 KiB", make)
 timed("read them", read)
 timed("stat, chmod, rename them", look)
 timed("remove them", remove)
 if shutil.which("cc"):
-    timed("compile and link 8 C programs", compile_c)
-timed("150 test cases, a fork each", cases)
-timed("start 15 Python interpreters", interpreters)
+    timed("compile and link 3 C programs", compile_c)
+timed("60 test cases, a fork each", cases)
+timed("start 6 Python interpreters", interpreters)
 os.chdir("/")
 shutil.rmtree(d)
