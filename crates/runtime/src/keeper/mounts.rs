@@ -42,7 +42,6 @@ pub(super) enum Virtual {
 const RESTRICTIONS: u64 = 0xf;
 /// CAP_SYS_ADMIN's number.
 const SYS_ADMIN: u32 = 21;
-const PROC_MAGIC: i64 = 0x9fa0;
 
 /// Does it. Call it in a child: it changes namespaces and directories.
 pub(super) fn carry_out(
@@ -89,10 +88,12 @@ fn unmount(caller: &Caller, target: &[u8], flags: u64) -> Result<Outcome, Errno>
     caller.enter()?;
     let follow = if flags & 8 == 0 { OFlags::empty() } else { OFlags::NOFOLLOW };
     let found = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty())?;
-    let about = rustix::fs::statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    // The file system is asked nothing: it can be a FUSE one of the caller, who answers no more.
+    let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let about = rustix::fs::statx(&found, "", how, StatxFlags::MNT_ID)?;
     let is_root = about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-    let is_ours = rustix::fs::fstatfs(&found)?.f_type == PROC_MAGIC || rustix::fs::fstat(&found)?.st_dev == sys;
-    if !is_root || !is_ours {
+    let is_sys = rustix::fs::makedev(about.stx_dev_major, about.stx_dev_minor) == sys;
+    if !is_root || !(is_sys || is_proc(&caller.mount_list, about.stx_mnt_id)) {
         return Ok(Outcome::GoOn);
     }
     match rustix::mount::unmount(target, UnmountFlags::DETACH) {
@@ -101,8 +102,17 @@ fn unmount(caller: &Caller, target: &[u8], flags: u64) -> Result<Outcome, Errno>
     }
 }
 
+/// Whether the mount of this number is a proc, by the text of mountinfo: `36 35 98:0 /root /point options - type …`.
+fn is_proc(mount_list: &str, id: u64) -> bool {
+    let id = id.to_string();
+    let line = mount_list.lines().find(|line| line.split(' ').next() == Some(&id));
+    line.and_then(|line| line.split_once(" - ")).is_some_and(|(_, rest)| rest.starts_with("proc "))
+}
+
 /// The namespaces and directories of who called.
 struct Caller {
+    /// Its mountinfo.
+    mount_list: String,
     mounts: OwnedFd,
     users: OwnedFd,
     pids: OwnedFd,
@@ -126,6 +136,7 @@ impl Caller {
         let leader = field("Tgid:").and_then(|id| id.parse().ok()).and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let capabilities = field("CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(Errno::SRCH)?;
         Ok(Self {
+            mount_list: std::fs::read_to_string(format!("{at}/mountinfo")).map_err(errno)?,
             mounts: link("ns/mnt")?,
             users: link("ns/user")?,
             pids: link("ns/pid")?,

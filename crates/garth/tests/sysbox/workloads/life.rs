@@ -1,0 +1,98 @@
+//! The sandbox's own life: how it is entered, what stays of it, what the daemon's end does to it.
+use super::{Checked, ONE, Stage, Yard, ensure, equal, eventually, fail, names, on_host};
+
+pub fn read_only_root(stage: &Stage) -> Checked {
+    let line = "unshare -m sh -ec 'mount -t tmpfs t /tmp; mount -o remount,bind,ro /; echo x > /run/x; echo x > /tmp/x; ! (echo x > /root/x) 2>/dev/null'";
+    stage.sh(ONE, line)?;
+    fail("there is no such option; `mount -o remount,bind,ro /` inside does it")
+}
+
+pub fn shared(stage: &Stage) -> Checked {
+    let file = crate::yard::scratch(&stage.yard, "mine", b"text");
+    std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("chown");
+    stage.yard.ok(&["cp", &file.to_string_lossy(), &format!("{ONE}:/root/mine")]);
+    equal("text", &stage.sh(ONE, "cat /root/mine")?, "text")?;
+    fail("directories of the host are never shared with a sandbox; `garth cp` copies")
+}
+
+pub fn exec(stage: &Stage) -> Checked {
+    let line = "for n in user mnt net ipc uts pid cgroup time; do readlink /proc/self/ns/$n; done; cat /proc/self/cgroup; \
+                grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/self/status; cat /proc/self/uid_map";
+    equal("a second one", &stage.sh(ONE, line)?, &stage.sh(ONE, line)?)?;
+    let filter = stage.sh(ONE, "grep -E '^Seccomp:' /proc/self/status /proc/1/status | cut -f2 | sort -u")?;
+    equal("filters", &filter, "2")?;
+    for wrong in ["=x", "A B=\0"] {
+        if !wrong.contains('\0') {
+            let done = stage.yard.garth(&["exec", "-e", wrong, ONE, "--", "true"]);
+            ensure(done.code != 0, format!("the environment {wrong} is taken"))?;
+        }
+    }
+    ensure(stage.yard.garth(&["exec", "-u", "nobody-knows", ONE, "--", "true"]).code != 0, "an unknown user is taken")
+}
+
+pub fn daemon_killed(_: &Stage) -> Checked {
+    let yard = Yard::new();
+    yard.ok(&["create", "stays", "--runtime", "sysbox", "--memory", "512MiB", "--network", "none"]);
+    let line = "i=0; while head -1 /proc/meminfo && head -1 /proc/uptime && unshare -Urmpf --mount-proc grep MemTotal /proc/meminfo; \
+                do i=$((i+1)); echo round $i > /root/round; done > /dev/null 2> /root/wrong; echo ended > /root/round";
+    yard.ok(&["exec", "-d", "stays", "--", "sh", "-c", line]);
+    let round = || -> u64 {
+        let text = yard.sh("stays", "cat /root/round 2>/dev/null || true");
+        text.strip_prefix("round ").and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    eventually("it reads", || round() > 2);
+    let (before, init) = (round(), yard.inits());
+    yard.kill_daemon();
+    // Reads and mounts while nobody is there: its processes are seen by the host.
+    let pid = init.first().copied().unwrap_or_default();
+    let reads = || on_host(&format!("/proc/{pid}/root/root/round"));
+    let then = reads();
+    eventually("it reads and mounts without a daemon", || reads() != then && reads().starts_with("round"));
+    ensure(yard.inits() == init, "another sandbox")?;
+    let after = round();
+    eventually("it goes on", || round() > after + 2);
+    ensure(after > before, "it stands still")?;
+    equal("errors", &yard.sh("stays", "cat /root/wrong"), "")?;
+    equal("meminfo", &yard.sh("stays", "head -1 /proc/meminfo"), "MemTotal:         524288 kB")
+}
+
+pub fn cycles(_: &Stage) -> Checked {
+    let yard = Yard::new();
+    yard.ok(&["create", "again", "--runtime", "sysbox", "--network", "none"]);
+    let daemon = |yard: &Yard| yard.daemon_pid().unwrap_or_default();
+    let cycle = || {
+        yard.ok(&["start", "again"]);
+        yard.ok(&["stop", "--grace", "0", "again"]);
+    };
+    // Slots that are made ahead are there from now on.
+    (0..5).for_each(|_| cycle());
+    let counts = || {
+        let locks = on_host("/proc/locks").lines().count();
+        let mounts = on_host("/proc/self/mountinfo").lines().count();
+        let own = |dir: &str| names(&format!("/proc/{}/{dir}", daemon(&yard))).len();
+        let tag = names("/sys/fs/cgroup").len();
+        (own("fd"), own("task"), mounts, locks, tag)
+    };
+    let before = counts();
+    (0..500).for_each(|_| cycle());
+    let mut last = before;
+    // Others on the machine lock files and mount as well: what counts is that it comes back.
+    eventually("the counts come back", || {
+        last = counts();
+        last.0 <= before.0 + 4 && last.1 <= before.1 + 4 && last.2 <= before.2 + 2 && last.3 <= before.3 + 4
+    });
+    let groups = cgroups_of(&yard);
+    ensure(groups < 40, format!("{groups} cgroups are left"))
+}
+
+/// Directories of slots of this daemon, in any hierarchy.
+fn cgroups_of(yard: &Yard) -> usize {
+    let log = std::fs::read_to_string(yard.data_dir().join("garth.log")).unwrap_or_default();
+    let tag = log.split("\"tag\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("none").to_owned();
+    let roots = names("/sys/fs/cgroup").into_iter().map(|name| format!("/sys/fs/cgroup/{name}/garth-{tag}"));
+    roots
+        .chain([format!("/sys/fs/cgroup/garth-{tag}")])
+        .map(|root| names(&root).iter().filter(|name| std::path::Path::new(&format!("{root}/{name}")).is_dir()).count())
+        .max()
+        .unwrap_or(0)
+}
