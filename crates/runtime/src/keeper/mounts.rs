@@ -58,7 +58,7 @@ pub(super) fn carry_out(
         }
         match change {
             Change::Mount { what, target, flags } => {
-                caller.check()?;
+                caller.check_mount(what)?;
                 let tree = build(what, &caller, policy, single)?;
                 if flags & RESTRICTIONS != 0 {
                     idmap::restrict(tree.as_fd(), flags & RESTRICTIONS).map_err(errno)?;
@@ -84,7 +84,7 @@ pub(super) fn carry_out(
 /// the kernel to do.
 fn unmount(caller: &Caller, target: &[u8], flags: u64) -> Result<Outcome, Errno> {
     let sys = rustix::fs::stat("stage/sys")?.st_dev;
-    caller.check()?;
+    caller.check(&caller.mounts)?;
     caller.enter()?;
     let follow = if flags & 8 == 0 { OFlags::empty() } else { OFlags::NOFOLLOW };
     let found = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty())?;
@@ -148,14 +148,23 @@ impl Caller {
         })
     }
 
-    /// What the kernel asks of who mounts: CAP_SYS_ADMIN over the user namespace that owns the mount namespace
-    /// (`may_mount`), here in that namespace itself or one above it.
-    fn check(&self) -> Result<(), Errno> {
+    /// What the kernel asks of who mounts: CAP_SYS_ADMIN over the user namespaces that own the mount namespace
+    /// (`may_mount`) and, for proc, the pid namespace and, for sysfs, the network namespace.
+    fn check_mount(&self, what: &Virtual) -> Result<(), Errno> {
+        self.check(&self.mounts)?;
+        self.check(match what {
+            Virtual::Proc { .. } => &self.pids,
+            Virtual::Sys => &self.network,
+        })
+    }
+
+    /// Whether it has CAP_SYS_ADMIN in the user namespace that owns this namespace, or in one above that.
+    fn check(&self, namespace: &OwnedFd) -> Result<(), Errno> {
         if self.capabilities & (1 << SYS_ADMIN) == 0 {
             return Err(Errno::PERM);
         }
         let own = rustix::fs::fstat(&self.users)?.st_ino;
-        let mut above = namespace::owner(self.mounts.as_fd()).map_err(errno)?;
+        let mut above = namespace::owner(namespace.as_fd()).map_err(errno)?;
         while rustix::fs::fstat(&above)?.st_ino != own {
             // Ends with EPERM above the keeper's own.
             above = namespace::parent(above.as_fd()).map_err(errno)?;
