@@ -31,6 +31,7 @@ mod keepers;
 mod plan;
 mod policy;
 mod porter;
+mod prepared;
 mod probe;
 mod recycler;
 mod sandbox;
@@ -45,9 +46,10 @@ pub use error::{Error, ErrorKind};
 pub use ids::{FirstId, IDS};
 pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan};
 pub use policy::{Level, Policy};
+pub use prepared::Prepared;
 pub use probe::{Finding, probe};
 pub use sandbox::{MappedRecord, Sandbox, SandboxRecord};
-pub use sandboxes::{Prepared, Sandboxes, SandboxesConfig, Swept};
+pub use sandboxes::{Sandboxes, SandboxesConfig, Swept};
 
 /// What the agent should write to `/proc/self/oom_score_adj` of the processes it starts, so that the kernel ends one of
 /// them, and not the sandbox's init, when memory runs out. The init has a lower one; all of a sandbox have a higher one

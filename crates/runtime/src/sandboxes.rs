@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -13,13 +13,15 @@ use crate::cgroups::Cgroups;
 use crate::disk::{self, Disk, Layers, Owners};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
-use crate::ids::{Claim, IdRanges};
+use crate::ids::IdRanges;
 use crate::keepers::{self, Keepers};
+use crate::prepared::Prepared;
 use crate::recycler::{self, Job, Unmount};
-use crate::sandbox::{MappedRecord, Sandbox, SandboxRecord};
-use crate::slots::mapped::Succession;
-use crate::slots::{self, Keeper, Process, SLOT, SOCKET, Slot, Spawner};
+use crate::sandbox::{Sandbox, SandboxRecord};
+use crate::slots::{self, Process, SLOT, SOCKET, Slot, Spawner};
 use crate::{AgentBinary, Level, SandboxPlan};
+
+mod mapped;
 
 /// What [`Sandboxes`] need to know.
 #[derive(Debug)]
@@ -141,7 +143,7 @@ impl Sandboxes {
             self.shared.slots().mapped_wanted = true;
         }
         let slot = self.shared.take(level)?;
-        Ok(Prepared { slot: Some(slot), shared: Arc::clone(&self.shared) })
+        Ok(Prepared::new(slot, Arc::clone(&self.shared)))
     }
 
     /// Starts a sandbox of the default level in `netns`, its configured network namespace; one with loopback alone is
@@ -319,71 +321,6 @@ impl Shared {
         Slot::create(spawner, &self.cgroups, name, ids)
     }
 
-    fn claim_ids(&self) -> Result<Claim> {
-        let doing = || "find user ids for a sandbox".to_owned();
-        let mut random = [0; 4];
-        rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty()).doing(doing)?;
-        self.ids.claim(u32::from_ne_bytes(random)).doing(doing)?.ok_or(ErrorKind::NoIds).doing(doing)
-    }
-
-    /// The keeper and the claim on the ids of a sandbox that an earlier daemon started. `None` when it has lost both, and
-    /// someone else has its ids now.
-    fn recover_mapped(
-        &self,
-        slot: &str,
-        init: &Process,
-        record: &MappedRecord,
-    ) -> Result<Option<(Option<Keeper>, Option<Claim>)>> {
-        match self.ids.claim_again(record.first).doing(|| "claim a sandbox's user ids again".to_owned())? {
-            // Nobody had them, not even its keeper.
-            Some(claim) => {
-                let keeper = keepers::recover(self, slot, init, record, claim.lock.as_fd());
-                Ok(Some((keeper, Some(claim))))
-            }
-            None => {
-                let keeper = Keeper::find(record, init).doing(|| "find a sandbox's keeper".to_owned())?;
-                Ok(keeper.map(|keeper| (Some(keeper), None)))
-            }
-        }
-    }
-
-    /// Has the sandbox's keeper watched, and replaced should it end.
-    pub(crate) fn watch_keeper(
-        &self,
-        slot: &Arc<Mutex<Slot>>,
-        init: &Process,
-        record: MappedRecord,
-        directory: PathBuf,
-    ) {
-        // A keeper that is gone already has nothing to be copied: its sandbox goes on without.
-        let _ = self.keepers.watch(slot, init, record, directory);
-    }
-
-    /// Another keeper in the place of one that ended.
-    pub(crate) fn succeed(&self, succession: &Succession, slot: &Slot) -> std::result::Result<Keeper, ErrorKind> {
-        let claim;
-        let lock = match &slot.ids {
-            Some(ids) => ids.lock.as_fd(),
-            // The keeper alone had it; someone else may since.
-            None => {
-                claim = self.ids.claim_again(succession.first)?.ok_or(ErrorKind::NoIds)?;
-                claim.lock.as_fd()
-            }
-        };
-        self.succeed_with(succession, &slot.name, lock)
-    }
-
-    pub(crate) fn succeed_with(
-        &self,
-        succession: &Succession,
-        slot: &str,
-        lock: BorrowedFd<'_>,
-    ) -> std::result::Result<Keeper, ErrorKind> {
-        let mut roots = self.roots();
-        let root = self.root(&mut roots, Level::Sysbox).map_err(|e| e.kind)?;
-        succession.succeed(root, lock, &self.cgroups, slot)
-    }
-
     /// The spawner of a level that all others are forked from: the one there is, or a new one.
     fn root<'a>(&self, roots: &'a mut Roots, level: Level) -> Result<&'a Spawner> {
         let root = roots.of(level);
@@ -401,7 +338,13 @@ impl Shared {
     }
 
     /// Makes a warm slot the sandbox. The init joins its network while the disk is mounted here.
-    fn enter(&self, slot: &mut Slot, id: SandboxId, plan: &SandboxPlan, netns: Option<&OwnedFd>) -> Result<()> {
+    pub(crate) fn enter(
+        &self,
+        slot: &mut Slot,
+        id: SandboxId,
+        plan: &SandboxPlan,
+        netns: Option<&OwnedFd>,
+    ) -> Result<()> {
         if slot.limits != plan.limits {
             self.cgroups.limit(&slot.name, &plan.limits).doing(|| "set the limits".to_owned())?;
             slot.limits = plan.limits;
@@ -436,7 +379,7 @@ impl Shared {
         Ok(())
     }
 
-    fn abandon(&self, mut slot: Slot, plan: &SandboxPlan) {
+    pub(crate) fn abandon(&self, mut slot: Slot, plan: &SandboxPlan) {
         let mounts = slot.init.take().and_then(slots::Init::discard);
         self.unmount(Unmount::Namespace(mounts, disk::uppers(plan)));
         self.send(Job::Used(slot));
@@ -498,51 +441,6 @@ impl Slots {
     fn take_idle(&mut self, level: Level) -> Option<Slot> {
         let at = self.idle.iter().rposition(|slot| slot.level == level)?;
         Some(self.idle.remove(at))
-    }
-}
-
-/// What a sandbox will run in. Dropped unused, it is made ready for another.
-#[derive(Debug)]
-pub struct Prepared {
-    slot: Option<Slot>,
-    shared: Arc<Shared>,
-}
-
-impl Prepared {
-    /// The sandbox's own network namespace, with nothing in it but loopback, down; `None` where it is given one at the
-    /// start.
-    pub fn netns(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.slot.as_ref()?.keeper.as_ref()?.netns.as_fd())
-    }
-
-    /// Starts the sandbox. Returns when its init has applied the plan; the agent answers on [`Sandbox::agent_socket`] right
-    /// after (requests wait in the socket). After an error nothing of the sandbox is left.
-    ///
-    /// For sandboxes with a network namespace of their own, which is configured by then.
-    pub fn start(self, id: SandboxId, plan: &SandboxPlan) -> Result<Sandbox> {
-        plan.check().doing(|| "carry out the plan".to_owned())?;
-        self.enter(id, plan, None)
-    }
-
-    fn enter(mut self, id: SandboxId, plan: &SandboxPlan, netns: Option<&OwnedFd>) -> Result<Sandbox> {
-        let mut slot = self.slot.take().ok_or(ErrorKind::Spawner).doing(|| "start the sandbox".to_owned())?;
-        let result = self.shared.enter(&mut slot, id, plan, netns);
-        self.shared.send(Job::Refill);
-        match result {
-            Ok(()) => Ok(Sandbox::new(id, slot, disk::uppers(plan), Arc::clone(&self.shared))),
-            Err(e) => {
-                self.shared.abandon(slot, plan);
-                Err(e)
-            }
-        }
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.shared.send(Job::Unused(slot));
-        }
     }
 }
 
