@@ -315,7 +315,11 @@ impl Keeper {
         let held = [self.fuse.as_fd(), self.calls.as_fd(), self.view.as_fd()];
         match result {
             Ok(()) => channel.send(&FromKeeper::Assembled, &held).is_ok(),
-            Err(failure) => channel.send(&FromKeeper::Failed(failure), &[]).is_ok() && false,
+            Err(failure) => {
+                // Nobody is left to tell when the init is gone.
+                let _ = channel.send(&FromKeeper::Failed(failure), &[]);
+                false
+            }
         }
     }
 
