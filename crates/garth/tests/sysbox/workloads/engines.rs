@@ -129,7 +129,12 @@ pub fn podman(stage: &Stage) -> Checked {
 pub fn builders(stage: &Stage) -> Checked {
     let work = dockerd(stage)?;
     stage.sh(work, "cd /root/img; buildah bud -q -t by-buildah . >/dev/null; buildah images -q by-buildah | grep .")?;
-    stage.sh(work, "cd /root/img; DOCKER_BUILDKIT=1 docker build -q -t by-buildkit .")?;
+    if stage.sh(work, "cd /root/img; DOCKER_BUILDKIT=1 docker build -q -t by-buildkit .").is_err() {
+        return fail(
+            "buildah builds; buildkit of Docker 20.10 remounts binds without nodev, which is locked; \
+             kind, k3s and k0s are not tried: a test fetches nothing",
+        );
+    }
     fail("buildah and buildkit build; kind, k3s and k0s are not tried: a test fetches nothing")
 }
 
