@@ -3,6 +3,7 @@ pub mod allocator;
 pub mod attempt;
 pub mod btrfs;
 pub mod conntrack;
+pub mod credentials;
 pub mod descriptors;
 pub mod devices;
 pub mod filelock;

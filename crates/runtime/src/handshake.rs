@@ -33,8 +33,6 @@ pub(crate) enum KeeperRequest {
         owner: u32,
         /// Which directories come along.
         cgroup: CgroupDirs,
-        /// Told in the sandbox as the machine's.
-        uuid: [u8; 16],
     },
     /// The keeper's users are mapped.
     Mapped,
@@ -51,7 +49,7 @@ pub(crate) enum KeeperRequest {
 }
 
 /// What a sandbox's virtual files tell of it besides numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Identity {
     /// The machine's, as it seems.
     pub uuid: [u8; 16],
@@ -102,8 +100,8 @@ pub(crate) enum ToKeeper {
     Born {
         /// Its id on the host.
         pid: i32,
-        /// What the host's CLOCK_BOOTTIME was: the sandbox's zero. Seconds and nanoseconds.
-        zero: (u64, u32),
+        /// What its sandbox is told.
+        identity: Identity,
     },
     /// Put the mounts together. The disk's root comes along, and what is on `/usr`.
     Assemble,
@@ -139,6 +137,7 @@ pub(crate) enum Reply {
 /// From the daemon to a waiting init: become this sandbox. Its network namespace comes along.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
+    pub(crate) machine: [u8; 16],
     pub(crate) hostname: String,
     pub(crate) usr: bool,
     pub(crate) resolv_conf: Option<String>,

@@ -28,7 +28,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{CgroupDirs, Failure, FromKeeper, HeldNumbers, KeeperReport, KeeperRequest, ToKeeper};
+use crate::handshake::{CgroupDirs, Failure, FromKeeper, HeldNumbers, Identity, KeeperReport, KeeperRequest, ToKeeper};
 use crate::ids::IDS;
 use crate::inside::{Entered, failed};
 use crate::porter::Porter;
@@ -79,8 +79,6 @@ struct Keeper {
     fds: Fds,
     /// The virtual files' file system, to be held by the init.
     view: OwnedFd,
-    /// Told in the sandbox as the machine's.
-    uuid: [u8; 16],
     fuse: OwnedFd,
     /// The claim on the range of ids.
     _ids: OwnedFd,
@@ -89,8 +87,8 @@ struct Keeper {
 fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result<Made, Failure> {
     let (request, fds) = receive::<KeeperRequest>(daemon)?;
     let mut fds = Received(fds.into_iter());
-    let (owner, cgroup, uuid) = match request {
-        KeeperRequest::Prepare { owner, cgroup, uuid } => (owner, cgroup, uuid),
+    let (owner, cgroup) = match request {
+        KeeperRequest::Prepare { owner, cgroup } => (owner, cgroup),
         KeeperRequest::Resume { owner, cgroup, identity } => {
             let cgroup = fds.cgroup(cgroup)?;
             let resumed = resume::resume(daemon, owner, cgroup, identity, fds, policy, single);
@@ -106,8 +104,7 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
     apply(&mapped::keeper_steps(), policy, &mut Fds::default())?;
     let fuse = mount_view().map_err(failed("mount the virtual files"))?;
     let proc = open_directory(HOST_PROC).map_err(failed("open the host's proc"))?;
-    let started = Started { id: uuid, ..Started::default() };
-    let view = View::new(Sources { proc, cgroup }, started).map_err(failed("read the limits"))?;
+    let view = View::new(Sources { proc, cgroup }, Started::default()).map_err(failed("read the limits"))?;
     let held_fuse = fuse.try_clone().map_err(failed("hold the virtual files"))?;
     let mut server = Server::new(fuse, view, Owner::default());
     let (views, root) = take_views(&mut server, single)?;
@@ -137,7 +134,6 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
         calls: Calls::new(listener),
         fds: Fds { views: shown, ..Fds::default() },
         view: root,
-        uuid,
         fuse: held_fuse,
         _ids: ids,
     };
@@ -319,10 +315,9 @@ impl Keeper {
         let Ok(Some((message, received))) = channel.receive::<ToKeeper>() else { return false };
         match message {
             ToKeeper::Listener => false,
-            ToKeeper::Born { pid, zero } => {
+            ToKeeper::Born { pid, identity } => {
                 self.fds.pids = open(&format!("{HOST_PROC}/{pid}/ns/pid")).ok();
-                let started = started(zero, self.uuid);
-                self.server.view().begin(started);
+                self.server.view().begin(started(identity));
                 true
             }
             ToKeeper::Assemble => self.assemble(policy, received),
@@ -361,12 +356,13 @@ impl Keeper {
     }
 }
 
-fn started((seconds, nanos): (u64, u32), id: [u8; 16]) -> Started {
+fn started(identity: Identity) -> Started {
+    let (seconds, nanos) = identity.zero;
     let now = clock_gettime(ClockId::Boottime);
     let zero = Duration::new(seconds, nanos);
     let since = Duration::try_from(now).unwrap_or_default().saturating_sub(zero);
     let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default().saturating_sub(since);
-    Started { boottime: zero, wall: wall.as_secs(), id }
+    Started { boottime: zero, wall: wall.as_secs(), id: identity.uuid }
 }
 
 /// Waits without end.

@@ -6,6 +6,8 @@ use garth_spec::{AgentConfig, Limits};
 /// Everything needed to start one sandbox. Paths are the host's and trusted; what is below them is not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SandboxPlan {
+    /// Told in the sandbox as the machine's id, where users are mapped.
+    pub machine: [u8; 16],
     /// The sandbox's host name: a label of up to 63 characters.
     pub hostname: String,
     /// The disk.
@@ -74,6 +76,7 @@ impl SandboxPlan {
     /// A plan with defaults for all but what has none.
     pub fn new(hostname: impl Into<String>, root: Root, state_dir: impl Into<PathBuf>) -> Self {
         Self {
+            machine: [0; 16],
             hostname: hostname.into(),
             root,
             usr: None,

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{Disk, Failure, FromKeeper, Order, Report, ToKeeper};
+use crate::handshake::{Disk, Failure, FromKeeper, Identity, Order, Report, ToKeeper};
 use crate::inside::{Entered, entered, failed};
 use crate::keeper::{become_root, protocol, receive, send};
 use crate::steps::mapped;
@@ -53,7 +53,8 @@ impl Porter {
             Fork::Parent { pid, pidfd } => {
                 let pid = pid.as_raw_nonzero().get();
                 let zero = (zero.tv_sec.unsigned_abs(), u32::try_from(zero.tv_nsec).unwrap_or(0));
-                send(&self.keeper, &ToKeeper::Born { pid, zero }, &[])?;
+                let identity = Identity { uuid: order.machine, zero };
+                send(&self.keeper, &ToKeeper::Born { pid, identity }, &[])?;
                 send(&self.daemon, &Report::Born { pid, zero }, &[pidfd.as_fd()])?;
                 Ok(None)
             }

@@ -358,6 +358,7 @@ impl Shared {
         .doing(|| format!("make {}", directory.display()))?;
         init.directory = directory;
         let order = Order {
+            machine: plan.machine,
             hostname: plan.hostname.clone(),
             usr: plan.usr.is_some(),
             resolv_conf: plan.resolv_conf.clone(),
@@ -370,7 +371,7 @@ impl Shared {
             None => Owners::AsStored,
         };
         let disk = Disk::open(plan, &self.layers, owners)?;
-        let born = slot.keeper.as_mut().map_or(Ok(()), |keeper| init.born(keeper));
+        let born = slot.keeper.as_mut().map_or(Ok(()), |keeper| init.born(keeper, plan.machine));
         let entered = born.and_then(|()| init.enter(&disk.fds())).and_then(|()| init.hold_mounts());
         // From here on the sandbox alone holds its mounts.
         drop(disk);

@@ -211,10 +211,10 @@ impl Init {
     }
 
     /// Waits until the porter that was here has made the real one.
-    pub(crate) fn born(&mut self, keeper: &mut Keeper) -> std::result::Result<(), ErrorKind> {
+    pub(crate) fn born(&mut self, keeper: &mut Keeper, uuid: [u8; 16]) -> std::result::Result<(), ErrorKind> {
         let (pid, fds) = match self.channel.receive::<Report>()? {
             Some((Report::Born { pid, zero }, fds)) => {
-                keeper.identity.zero = zero;
+                keeper.identity = Identity { uuid, zero };
                 (pid, fds)
             }
             Some((Report::Failed(failure), _)) => return Err(failure.into_kind()),

@@ -38,10 +38,48 @@ pub const CHECKS: &[Check] = &[
         by: life::cycles,
     },
     Check { number: 71, what: "a Garth in the sandbox", by: nested },
+    Check {
+        number: 72,
+        what: "the keeper killed: virtual files and new mounts of proc come back",
+        by: life::keeper_killed,
+    },
 ];
 
-fn systemd(_: &Stage) -> Checked {
-    fail("it has to be process 1: the option `--init` is not there yet")
+fn systemd(stage: &Stage) -> Checked {
+    stage.work()?;
+    let make = [
+        "create",
+        "vm",
+        "--runtime",
+        "sysbox",
+        "--image",
+        "work",
+        "--memory",
+        "2GiB",
+        "--init",
+        "/lib/systemd/systemd",
+    ];
+    stage.yard.ok(&make);
+    let result = systemd_in(stage, "vm");
+    stage.yard.ok(&["rm", "-f", "vm"]);
+    result
+}
+
+fn systemd_in(stage: &Stage, vm: &str) -> Checked {
+    stage.sh(vm, "until [ -S /run/dbus/system_bus_socket ]; do :; done; systemctl is-system-running --wait || true")?;
+    equal("failed units", &stage.sh(vm, "systemctl --failed --no-legend --plain")?, "")?;
+    equal("state", &stage.sh(vm, "systemctl is-system-running")?, "running")?;
+    let unit = "[Service]\\nExecStart=/bin/sh -c \"echo said once; exec sleep infinity\"\\nExecStop=/bin/sh -c \"echo ended > /root/ended\"\\n";
+    let line = format!(
+        "printf '{unit}' > /etc/systemd/system/mine.service; systemctl start mine; \
+         until journalctl -u mine --no-pager | grep -q 'said once'; do :; done; systemctl is-active mine"
+    );
+    equal("a service with a journal", &stage.sh(vm, &line)?, "active")?;
+    equal("a transient unit", &stage.sh(vm, "systemd-run -q --wait -P echo transient")?, "transient")?;
+    let begun = std::time::Instant::now();
+    stage.yard.ok(&["stop", vm]);
+    ensure(begun.elapsed().as_secs() < 10, "it had to be killed")?;
+    equal("what its stop wrote", &stage.sh(vm, "cat /root/ended")?, "ended")
 }
 
 fn servers(stage: &Stage) -> Checked {

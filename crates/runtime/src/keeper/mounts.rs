@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use garth_kernel::namespace::{self, Fork, Join, Namespaces, SingleThreaded};
 use garth_kernel::{idmap, netns};
 use garth_procview::Place;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, StatxAttributes, StatxFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::calls::Outcome;
 use super::{VIEW, detached, open, shown};
@@ -64,7 +65,7 @@ pub(super) fn carry_out(
                     idmap::restrict(tree.as_fd(), flags & RESTRICTIONS).map_err(errno)?;
                 }
                 caller.enter()?;
-                let target = caller.find(target)?;
+                let target = caller.find_as_caller(target)?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
                 rustix::mount::move_mount(&tree, "", &target, "", flags)?;
                 Ok(Outcome::Done)
@@ -121,6 +122,10 @@ struct Caller {
     directory: OwnedFd,
     leader: Pid,
     capabilities: u64,
+    /// By which its rights to files are judged.
+    user: Uid,
+    group: Gid,
+    groups: Vec<Gid>,
 }
 
 impl Caller {
@@ -135,7 +140,15 @@ impl Caller {
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let leader = field("Tgid:").and_then(|id| id.parse().ok()).and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let capabilities = field("CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(Errno::SRCH)?;
+        // The fourth of each: the file system's.
+        let fourth = |name: &str| field(name).and_then(|ids| ids.split_whitespace().nth(3)?.parse().ok());
+        let (user, group) = (fourth("Uid:").ok_or(Errno::SRCH)?, fourth("Gid:").ok_or(Errno::SRCH)?);
+        let groups = field("Groups:").unwrap_or_default().split_whitespace();
+        let groups = groups.filter_map(|id| id.parse().ok()).map(Gid::from_raw).collect();
         Ok(Self {
+            user: Uid::from_raw(user),
+            group: Gid::from_raw(group),
+            groups,
             mount_list: std::fs::read_to_string(format!("{at}/mountinfo")).map_err(errno)?,
             mounts: link("ns/mnt")?,
             users: link("ns/user")?,
@@ -178,6 +191,21 @@ impl Caller {
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;
         rustix::process::fchdir(&self.directory)
+    }
+
+    /// As [`Caller::find`], through directories that the caller may search: with its user, groups and those of its
+    /// capabilities that count for that.
+    fn find_as_caller(&self, target: &[u8]) -> Result<OwnedFd, Errno> {
+        let own = rustix::thread::capabilities(None)?;
+        let counting = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        let kept = !counting | CapabilitySet::from_bits_retain(self.capabilities);
+        rustix::thread::set_thread_groups(&self.groups)?;
+        garth_kernel::credentials::set_file_user(self.user, self.group);
+        rustix::thread::set_capabilities(None, CapabilitySets { effective: own.effective & kept, ..own })?;
+        let found = self.find(target);
+        garth_kernel::credentials::set_file_user(Uid::ROOT, Gid::ROOT);
+        rustix::thread::set_capabilities(None, own)?;
+        found
     }
 
     /// The place that the caller names. Its own descriptors, by which container runtimes name places that nobody can

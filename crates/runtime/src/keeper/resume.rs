@@ -38,7 +38,7 @@ pub(super) fn resume(
     let placed = rustix::mount::move_mount(&view, "", CWD, VIEW, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok();
 
     let proc = open_directory(HOST_PROC).map_err(failed("open the host's proc"))?;
-    let numbers = View::new(Sources { proc, cgroup }, started(identity.zero, identity.uuid));
+    let numbers = View::new(Sources { proc, cgroup }, started(identity));
     let held_fuse = fuse.try_clone().map_err(failed("hold the virtual files"))?;
     let mut server = Server::new(fuse, numbers.map_err(failed("read the limits"))?, Owner::default());
     // What the one before took and did not answer comes again; before Linux 6.9 it is lost.
@@ -58,7 +58,6 @@ pub(super) fn resume(
         calls: Calls::new(listener),
         fds: Fds::default(),
         view,
-        uuid: identity.uuid,
         fuse: held_fuse,
         _ids: ids,
     };

@@ -30,8 +30,7 @@ pub(super) fn warm(
     let process = spawner.child(&Request::Keeper, &[keepers.as_fd()]).map_err(|e| e.kind)?;
     drop(keepers);
     let (dirs, directories) = cgroups.readable(slot)?;
-    let uuid = random_uuid()?;
-    let prepare = KeeperRequest::Prepare { owner: ids.first.get(), cgroup: dirs, uuid };
+    let prepare = KeeperRequest::Prepare { owner: ids.first.get(), cgroup: dirs };
     let mut fds: Vec<BorrowedFd<'_>> = directories.iter().map(AsFd::as_fd).collect();
     fds.extend([inits.as_fd(), listener.as_fd(), ids.lock.as_fd()]);
     let made = keeper_channel.send(&prepare, &fds).map_err(ErrorKind::from).and_then(|()| {
@@ -41,7 +40,8 @@ pub(super) fn warm(
     match made {
         Ok(Made { porter, users, netns, held }) => {
             let (started, first) = (start_time(process.pid)?, ids.first);
-            let identity = Identity { uuid, zero: (0, 0) };
+            // Known once its sandbox is.
+            let identity = Identity::default();
             Ok((Keeper { process, started, users, netns, first, held, identity }, porter, init_channel))
         }
         Err(kind) => {
@@ -143,15 +143,6 @@ fn hear(channel: &Channel) -> Result<(KeeperReport, Vec<OwnedFd>), ErrorKind> {
         Some(report) => Ok(report),
         None => Err(ErrorKind::Spawner),
     }
-}
-
-/// Version 4, RFC 9562.
-fn random_uuid() -> Result<[u8; 16], ErrorKind> {
-    let mut uuid = [0; 16];
-    rustix::rand::getrandom(&mut uuid[..], rustix::rand::GetRandomFlags::empty())?;
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }
 
 impl Keeper {

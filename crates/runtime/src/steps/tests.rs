@@ -7,6 +7,7 @@ fn policy() -> Policy {
 
 fn order() -> Order {
     Order {
+        machine: [0; 16],
         hostname: "web".to_owned(),
         usr: false,
         resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use garth_runtime::{Durability, Overlay, Root, SandboxPlan};
-use garth_spec::AgentConfig;
+use garth_spec::{AgentConfig, ProjectId};
 use garth_storage::Disk;
+use sha2::{Digest as _, Sha256};
 
 use crate::images::ImageFormat;
 use crate::local::Order;
@@ -19,6 +20,7 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk) -> SandboxPlan {
     let address = order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into());
     let root = disk.root();
     SandboxPlan {
+        machine: machine(project.id),
         hostname: project.name.to_string(),
         root: match &root.root {
             garth_storage::Root::Directory(path) => Root::Directory(path.clone()),
@@ -38,6 +40,15 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk) -> SandboxPlan {
         agent: agent(project),
         durability: if project.ephemeral { Durability::Discarded } else { Durability::Kept },
     }
+}
+
+/// A machine's id that a project has for ever and no other has: RFC 9562, version 8.
+fn machine(project: ProjectId) -> [u8; 16] {
+    let digest = Sha256::digest(format!("garth project {project}"));
+    let mut id: [u8; 16] = std::array::from_fn(|at| digest[at]);
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
 }
 
 fn agent(project: &Project) -> AgentConfig {
@@ -69,7 +80,7 @@ pub(super) fn format(format: ImageFormat) -> garth_image::Format {
 
 #[cfg(test)]
 mod tests {
-    use garth_spec::{ImageConfig, ProjectId, ProjectSpec, ProjectState};
+    use garth_spec::{ImageConfig, ProjectSpec, ProjectState};
 
     use super::*;
 

@@ -1,5 +1,5 @@
 //! The sandbox's own life: how it is entered, what stays of it, what the daemon's end does to it.
-use super::{Checked, ONE, Stage, Yard, ensure, equal, eventually, fail, names, on_host};
+use super::{Checked, ONE, Stage, Why, Yard, ensure, equal, eventually, fail, names, on_host};
 
 pub fn read_only_root(stage: &Stage) -> Checked {
     let line = "unshare -m sh -ec 'mount -t tmpfs t /tmp; mount -o remount,bind,ro /; echo x > /run/x; echo x > /tmp/x; ! (echo x > /root/x) 2>/dev/null'";
@@ -54,6 +54,49 @@ pub fn daemon_killed(_: &Stage) -> Checked {
     ensure(after > before, "it stands still")?;
     equal("errors", &yard.sh("stays", "cat /root/wrong"), "")?;
     equal("meminfo", &yard.sh("stays", "head -1 /proc/meminfo"), "MemTotal:         524288 kB")
+}
+
+/// Also while the daemon is gone, which then makes another when it is back.
+pub fn keeper_killed(_: &Stage) -> Checked {
+    let yard = Yard::new();
+    yard.ok(&["create", "stays", "--runtime", "sysbox", "--memory", "512MiB", "--network", "none"]);
+    let line =
+        "head -1 /proc/meminfo; mkdir -p /root/p; mount -t proc p /root/p; head -1 /root/p/meminfo; umount /root/p";
+    let whole = "MemTotal:         524288 kB\nMemTotal:         524288 kB";
+    equal("before", &yard.sh("stays", line), whole)?;
+    let init = yard.inits().first().copied().unwrap_or_default();
+    let killed = kill_keeper(init)?;
+    equal("after its end", &yard.sh("stays", line), whole)?;
+    ensure(keeper(init)? != killed, "it was not killed")?;
+    yard.kill_daemon();
+    kill_keeper(init)?;
+    equal("after its end and the daemon's", &yard.sh("stays", "head -1 /proc/meminfo"), "MemTotal:         524288 kB")?;
+    ensure(yard.inits().first() == Some(&init), "another sandbox")
+}
+
+/// The one process of the sandbox's root on the host that is not in the sandbox's pid namespace.
+fn keeper(init: i32) -> Result<i32, Why> {
+    let field = |status: &str, name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(|rest| rest.split_whitespace().map(str::to_owned).collect())
+    };
+    let of = |pid: i32, name: &str| -> Vec<String> {
+        field(&on_host(&format!("/proc/{pid}/status")), name).unwrap_or_default()
+    };
+    let user = of(init, "Uid:");
+    let pids = names("/proc").into_iter().filter_map(|name| name.parse::<i32>().ok());
+    let found = pids.filter(|pid| of(*pid, "Uid:") == user && of(*pid, "NSpid:").len() == 1).max();
+    found.ok_or_else(|| Why::Fail("there is no keeper".to_owned()))
+}
+
+fn kill_keeper(init: i32) -> Result<i32, Why> {
+    let pid = keeper(init)?;
+    let done = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    ensure(done.is_ok_and(|status| status.success()), "it cannot be killed")?;
+    eventually("it is gone", || !on_host(&format!("/proc/{pid}/status")).contains("NSpid:\t"));
+    Ok(pid)
 }
 
 pub fn cycles(_: &Stage) -> Checked {
