@@ -270,7 +270,8 @@ impl Ring {
     /// Appends chunks that follow each other; neighbours of one stream become one record. On an error, [`next`](Self::next)
     /// says how far it came.
     pub fn append(&mut self, process: &Process, chunks: &[Chunk]) -> io::Result<()> {
-        for group in chunks.chunk_by(|a, b| a.stream == b.stream) {
+        let most = usize::try_from(self.turn / 2).unwrap_or(usize::MAX);
+        for group in chunks.chunk_by(|a, b| a.stream == b.stream).flat_map(|group| pieces(group, most)) {
             let length: usize = group.iter().map(|chunk| chunk.data.len()).sum();
             let empty = self.segments.last().is_some_and(|segment| segment.start == self.next);
             let full = !empty && self.size + length as u64 > self.turn;
@@ -323,6 +324,21 @@ impl Ring {
         self.size += record.len() as u64;
         Ok(())
     }
+}
+
+/// Parts of at most `most` bytes, or of one chunk: what came in a rush must not make one file as large as all should be.
+fn pieces(mut chunks: &[Chunk], most: usize) -> impl Iterator<Item = &[Chunk]> {
+    std::iter::from_fn(move || {
+        let mut length = 0;
+        let fits = |chunk: &&Chunk| {
+            length += chunk.data.len();
+            length <= most
+        };
+        let count = chunks.iter().take_while(fits).count().max(1).min(chunks.len());
+        let (piece, rest) = chunks.split_at(count);
+        chunks = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn record(kind: u32, length: usize) -> Vec<u8> {

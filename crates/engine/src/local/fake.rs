@@ -244,7 +244,8 @@ impl Fake {
     }
 
     pub(super) fn findings(&self) -> Findings {
-        Findings::default()
+        let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
+        Findings { runtimes: runtimes.map(|runtime| (runtime, Vec::new())).into(), ..Findings::default() }
     }
 
     pub(super) fn close(&self, _: usize) -> Result<(), Error> {

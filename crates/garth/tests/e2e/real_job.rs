@@ -48,7 +48,9 @@ fn clones_builds_installs_and_tests_in_a_debian_project() {
             "python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:8000/\")' 2>/dev/null",
         )
     });
-    assert!(yard.ok(&["logs", "job", &server]).contains("GET /"));
+    // It says so on its standard error.
+    let logs = yard.garth(&["logs", "job", &server]);
+    assert!(logs.code == 0 && logs.stderr.contains("GET /"), "{logs:?}");
     yard.ok(&["stop", "job"]);
     assert_eq!(yard.sh("job", "/root/work/hello && cat /root/work/test_it.py | head -1"), "built\ndef test_it():");
 }
