@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Readers come first and the disk second, so a process that writes little costs its caller no disk access. A reader that
-//! is slow reads from disk later; memory stays below [`TAIL`] per process. Only when the disk is full does a process wait
-//! for its readers, and then not for ever.
+//! is slow reads from disk later; memory stays below [`TAIL`] per process. A process waits for the reader that started it
+//! before the ring overtakes that, and for others only when the disk is full, and then not for ever.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -44,9 +44,18 @@ struct State {
     disk: Disk,
     segments: Vec<Segment>,
     ended: Option<Ended>,
-    /// The position of each live reader, by its key.
-    readers: Vec<(u64, u64)>,
+    /// Each live reader.
+    readers: Vec<Reading>,
     next_reader: u64,
+}
+
+/// Where a reader is.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    key: u64,
+    position: u64,
+    /// Nothing may be lost to it.
+    holds: bool,
 }
 
 /// Whether the ring takes output.
@@ -149,7 +158,13 @@ impl Output {
     pub fn has_reader_behind(&self) -> bool {
         let state = lock(&self.state);
         let Some(oldest) = state.tail.front().map(Chunk::end) else { return false };
-        state.readers.iter().any(|(_, position)| *position < oldest)
+        state.readers.iter().any(|reader| reader.position < oldest)
+    }
+
+    /// Whether a reader to which nothing may be lost is more than this many bytes behind.
+    pub fn is_held(&self, most: u64) -> bool {
+        let state = lock(&self.state);
+        state.readers.iter().any(|reader| reader.holds && state.next.saturating_sub(reader.position) > most)
     }
 
     /// Waits until some reader has moved on.
@@ -243,9 +258,21 @@ impl Reader {
         let position = position.unwrap_or(state.next);
         let key = state.next_reader;
         state.next_reader += 1;
-        state.readers.push((key, position));
+        state.readers.push(Reading { key, position, holds: false });
         drop(state);
         Self { output, id, keep, key, position, batch: VecDeque::new() }
+    }
+
+    /// From now on the process waits before anything is lost to this reader, for as long as it is there: what a program
+    /// writes reaches who started it, however slowly that reads.
+    #[must_use]
+    pub fn holding(self) -> Self {
+        let mut state = lock(&self.output.state);
+        if let Some(reader) = state.readers.iter_mut().find(|reader| reader.key == self.key) {
+            reader.holds = true;
+        }
+        drop(state);
+        self
     }
 
     /// What comes next; waits for it.
@@ -280,8 +307,8 @@ impl Reader {
     fn hand_out(&mut self, chunk: Chunk) -> Next {
         self.position = chunk.end();
         let mut state = lock(&self.output.state);
-        if let Some(reader) = state.readers.iter_mut().find(|(key, _)| *key == self.key) {
-            reader.1 = self.position;
+        if let Some(reader) = state.readers.iter_mut().find(|reader| reader.key == self.key) {
+            reader.position = self.position;
         }
         drop(state);
         self.output.progress.notify_waiters();
@@ -303,7 +330,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        lock(&self.output.state).readers.retain(|(key, _)| *key != self.key);
+        lock(&self.output.state).readers.retain(|reader| reader.key != self.key);
         self.output.progress.notify_waiters();
     }
 }

@@ -33,6 +33,8 @@ pub struct Store {
     due: Option<Instant>,
     /// When the wait for a slow reader ends; set while the disk is full and memory too.
     patience: Option<Instant>,
+    /// A reader that nothing may be lost to is far behind.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -45,12 +47,16 @@ impl Store {
     /// A store that writes nothing until there is output, or at once for a detached process. `capacity` is in bytes.
     pub fn new(process: Arc<Process>, keep: Keep, capacity: u64) -> Self {
         let due = process.facts.detached.then(Instant::now);
-        Self { process, keep, capacity, ring: None, job: None, due, patience: None }
+        Self { process, keep, capacity, ring: None, job: None, due, patience: None, held: false }
     }
 
     /// Whether more output may be read.
     pub fn has_room(&mut self) -> bool {
         let output = &self.process.output;
+        self.held = output.is_held(self.capacity / 2);
+        if self.held {
+            return false;
+        }
         if output.in_memory() < TAIL {
             self.patience = None;
             return true;
@@ -95,7 +101,7 @@ impl Store {
         tokio::select! {
             () = sleep_until(self.due) => self.begin(),
             () = sleep_until(self.patience) => {}
-            () = self.process.output.reader_progress(), if self.patience.is_some() => {}
+            () = self.process.output.reader_progress(), if self.patience.is_some() || self.held => {}
         }
     }
 

@@ -71,7 +71,11 @@ impl EnvdProcess {
         context: &RequestContext,
     ) -> ServiceStream<ProcessEvent> {
         let first = event(StartEvent { pid: number(&process), ..Default::default() });
-        let reader = self.shared.processes.reader(&Entry::Live(process), since);
+        let mut reader = self.shared.processes.reader(&Entry::Live(process), since);
+        if since == Some(0) {
+            // Who starts it reads from the first byte on.
+            reader = reader.holding();
+        }
         let updates = follow(reader, Some(ping_interval(context).unwrap_or(PING)));
         Box::pin(stream::iter([Ok(first)]).chain(updates.flat_map(|update| stream::iter(events(update)))))
     }

@@ -60,7 +60,7 @@ impl Processes for ProcessesService {
         if detached {
             return Response::ok(once(first));
         }
-        let reader = self.shared.processes.reader(&Entry::Live(process), Some(0));
+        let reader = self.shared.processes.reader(&Entry::Live(process), Some(0)).holding();
         Response::ok(stream(first, follow(reader, ping_interval(&context))))
     }
 

@@ -56,6 +56,13 @@ async fn daemons_live_on_and_die_with_the_tree() {
     let outcome = run(&agent, shell("(setsid sh -c 'sleep 424301; :' &); echo done")).await;
     assert_eq!((outcome.text().as_str(), outcome.code()), ("done\n", 0));
     assert!(get(&agent, &outcome.id).await.lingering);
+    // The daemon's own child comes a moment after the daemon.
+    soon(async {
+        while !exists("424301") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     assert_eq!(signal(&agent, &outcome.id, 9, SignalScope::SIGNAL_SCOPE_LEADER).await, 0);
     assert!(signal(&agent, &outcome.id, 9, SignalScope::SIGNAL_SCOPE_TREE).await >= 2);
     assert!(!exists("424301"));

@@ -342,3 +342,22 @@ fn a_sandbox_that_is_stopped_ends_what_follows_it_and_stays_stopped() {
     assert_eq!(yard.ok(&["ls", "-q", "--running"]), "");
     assert_eq!(yard.garth(&["wait", "p", &process]).code, 143, "an earlier sandbox's processes are remembered");
 }
+
+#[test]
+fn a_reader_that_is_slow_loses_nothing() {
+    use std::io::Read as _;
+    const BYTES: usize = 40_000_000;
+    let yard = Yard::new();
+    yard.ok(&["create", "fast", "--network", "none"]);
+    yard.ok(&["start", "fast"]);
+    let size = BYTES.to_string();
+    let mut command = yard.command(&["exec", "fast", "--", "head", "-c", &size, "/dev/zero"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut [0]).expect("the first byte");
+    // Far more than is kept of a process's output would be written meanwhile, did that not wait.
+    (0..5).for_each(|_| drop(yard.sh("fast", "head -c 30000000 /dev/zero > /root/f; rm /root/f; echo")));
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).expect("the rest");
+    assert_eq!((rest.len() + 1, child.wait().expect("ends").code()), (BYTES, Some(0)));
+}
