@@ -10,7 +10,8 @@ build:
 bench *args:
     benches/run {{args}}
 
-# Writes the generated files again: docs/openapi.json, docs/cli.md.
+# Writes the generated files again: docs/openapi.json, docs/cli.md, docs/sysbox.md.
 generate:
     GARTH_REGENERATE=1 cargo test -p garth-server --lib contract
     GARTH_REGENERATE=1 cargo test -p garth --test generated
+    GARTH_REGENERATE=1 cargo test -p garth --test sysbox
