@@ -9,6 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::error::ErrorKind;
+use crate::recycler::Job;
 use crate::sandbox::MappedRecord;
 use crate::sandboxes::Shared;
 use crate::slots::mapped::Succession;
@@ -123,8 +124,16 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-fn succeed(shared: &Shared, mut charge: Charge) {
+fn succeed(shared: &Shared, charge: Charge) {
     let Some(slot) = charge.slot.upgrade() else { return };
+    replace_keeper(shared, charge, &slot);
+    // The sandbox was destroyed meanwhile, and left the slot to this, its last holder.
+    if let Some(slot) = Arc::into_inner(slot) {
+        shared.send(Job::Used(slot.into_inner().unwrap_or_else(PoisonError::into_inner)));
+    }
+}
+
+fn replace_keeper(shared: &Shared, mut charge: Charge, slot: &Mutex<Slot>) {
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     let over = rustix::event::poll(
         &mut [rustix::event::PollFd::new(&charge.init, rustix::event::PollFlags::IN)],
