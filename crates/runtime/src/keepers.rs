@@ -1,7 +1,7 @@
 //! Keepers that end before their sandbox are replaced, by a thread that sleeps until one does.
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -37,6 +37,8 @@ struct Watched {
 /// One sandbox.
 #[derive(Debug)]
 struct Charge {
+    /// Held until its event was seen: `epoll` forgets a descriptor, and what it has to say, with its last copy.
+    keeper: OwnedFd,
     slot: Weak<Mutex<Slot>>,
     init: OwnedFd,
     succession: Succession,
@@ -68,16 +70,15 @@ impl Keepers {
             (keeper.process.pidfd.try_clone()?, Succession::of(keeper)?)
         };
         let (slot, init) = (Arc::downgrade(slot), init.pidfd.try_clone()?);
-        self.add(keeper.as_fd(), Charge { slot, init, succession, record, directory, successions: 0 })?;
+        self.add(Charge { keeper, slot, init, succession, record, directory, successions: 0 })?;
         Ok(())
     }
 
-    fn add(&self, keeper: BorrowedFd<'_>, charge: Charge) -> io::Result<()> {
+    fn add(&self, charge: Charge) -> io::Result<()> {
         let mut watched = self.watched();
         let key = watched.next;
         watched.next += 1;
-        // One event, and the kernel forgets it with the last descriptor of the process.
-        epoll::add(&self.poll, keeper, EventData::new_u64(key), EventFlags::IN | EventFlags::ONESHOT)?;
+        epoll::add(&self.poll, &charge.keeper, EventData::new_u64(key), EventFlags::IN | EventFlags::ONESHOT)?;
         watched.by_key.insert(key, charge);
         Ok(())
     }
@@ -151,8 +152,8 @@ fn replace_keeper(shared: &Shared, mut charge: Charge, slot: &Mutex<Slot>) {
     slot.keeper = Some(keeper);
     drop(slot);
     if let (Ok(pidfd), Ok(succession)) = (pidfd, succession) {
-        charge.succession = succession;
-        let _ = shared.keepers.add(pidfd.as_fd(), charge);
+        (charge.keeper, charge.succession) = (pidfd, succession);
+        let _ = shared.keepers.add(charge);
     }
 }
 
