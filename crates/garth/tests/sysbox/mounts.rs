@@ -178,7 +178,7 @@ fn pivot(stage: &Stage) -> Checked {
          want(['old', 'proc', 'sys', 'usr'], sorted(os.listdir('/')))"
     );
     stage.python_by(ONE, &["unshare", "-m"], &program)?;
-    stage.python_by(ONE, &["unshare", "-Urm"], &program)?;
+    stage.python_by(ONE, &["unshare", "-Urmpf"], &program)?;
     // Of all processes of the sandbox.
     stage.with_own("pivoted", |name| stage.python(name, &program).map(|_| ()))
 }
