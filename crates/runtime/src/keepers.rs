@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use crate::error::ErrorKind;
@@ -25,6 +26,8 @@ const SUCCESSOR: &str = "keeper.json";
 #[derive(Debug)]
 pub(crate) struct Keepers {
     poll: OwnedFd,
+    /// Readable once the thread is to end.
+    quit: OwnedFd,
     watched: Mutex<Watched>,
 }
 
@@ -49,7 +52,10 @@ struct Charge {
 
 impl Keepers {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { poll: epoll::create(CreateFlags::CLOEXEC)?, watched: Mutex::default() })
+        let poll = epoll::create(CreateFlags::CLOEXEC)?;
+        let quit = eventfd(0, EventfdFlags::CLOEXEC)?;
+        epoll::add(&poll, &quit, EventData::new_u64(QUIT), EventFlags::IN)?;
+        Ok(Self { poll, quit, watched: Mutex::default() })
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
@@ -83,29 +89,28 @@ impl Keepers {
         Ok(())
     }
 
-    /// Waits for a keeper's end. `None` at an end that was asked for.
-    fn next(&self) -> io::Result<Option<Charge>> {
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
+    /// Waits for a keeper's end; `None` when the thread is to end.
+    fn next(&self) -> Option<Charge> {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(QUIT) }];
         loop {
             match epoll::wait(&self.poll, &mut events[..], None) {
-                Err(Errno::INTR) => {}
-                result => {
-                    result?;
-                    return Ok(self.watched().by_key.remove(&events[0].data.u64()));
-                }
+                Err(Errno::INTR) => continue,
+                Err(_) => return None,
+                Ok(_) => {}
+            }
+            let key = events[0].data.u64();
+            if key == QUIT {
+                return None;
+            }
+            if let Some(charge) = self.watched().by_key.remove(&key) {
+                return Some(charge);
             }
         }
     }
 
-    /// Wakes the thread for the last time, by a descriptor that is readable and no keeper.
+    /// Ends the thread.
     pub(crate) fn quit(&self) -> io::Result<()> {
-        let (reader, writer) = rustix::pipe::pipe()?;
-        drop(writer);
-        let flags = EventFlags::IN | EventFlags::ONESHOT;
-        epoll::add(&self.poll, &reader, EventData::new_u64(QUIT), flags)?;
-        // Closed by the end of the process: `epoll` forgets closed descriptors.
-        std::mem::forget(reader);
-        Ok(())
+        Ok(rustix::io::write(&self.quit, &1u64.to_ne_bytes()).map(drop)?)
     }
 }
 
@@ -114,14 +119,8 @@ const QUIT: u64 = u64::MAX;
 
 /// Runs until [`Keepers::quit`].
 pub(crate) fn run(shared: &Shared) {
-    loop {
-        match shared.keepers.next() {
-            Ok(Some(charge)) => succeed(shared, charge),
-            // Its sandbox was destroyed a moment ago and took it along, or this is to end.
-            Ok(None) if shared.is_closing() => return,
-            Ok(None) => {}
-            Err(_) => return,
-        }
+    while let Some(charge) = shared.keepers.next() {
+        succeed(shared, charge);
     }
 }
 

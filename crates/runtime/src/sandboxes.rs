@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -65,7 +65,6 @@ pub(crate) struct Shared {
     unmounts: Mutex<Sender<Unmount>>,
     roots: Mutex<Roots>,
     pub(crate) keepers: Keepers,
-    closing: AtomicBool,
     ids: IdRanges,
     slots: Mutex<Slots>,
     boot: String,
@@ -122,7 +121,6 @@ impl Sandboxes {
             unmounts: Mutex::new(unmounts),
             roots: Mutex::default(),
             keepers: Keepers::new().doing(|| "prepare to watch keepers".to_owned())?,
-            closing: AtomicBool::new(false),
             ids: IdRanges::read().doing(|| "read the machine's user ids".to_owned())?,
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
@@ -208,7 +206,6 @@ impl Drop for Sandboxes {
     fn drop(&mut self) {
         self.shared.send(Job::Quit);
         self.shared.unmount(Unmount::Quit);
-        self.shared.closing.store(true, Ordering::Relaxed);
         // Without a descriptor to wake it by, the thread would be waited for in vain.
         if self.shared.keepers.quit().is_err() {
             return;
@@ -331,10 +328,6 @@ impl Shared {
             Some(root) => Ok(root),
             None => Ok(root.insert(Spawner::start(&self.agent, &self.cgroups, level)?)),
         }
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
     }
 
     /// Makes a warm slot the sandbox. The init joins its network while the disk is mounted here.
