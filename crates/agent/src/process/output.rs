@@ -147,6 +147,7 @@ impl Output {
     /// Whether the disk took what it got last.
     pub fn set_disk(&self, disk: Disk) {
         lock(&self.state).disk = disk;
+        self.changed.notify_waiters();
     }
 
     /// Whether the ring takes output.
@@ -203,6 +204,11 @@ impl State {
         later.unwrap_or(in_memory).max(position + 1)
     }
 
+    /// The leader has ended, and the disk is about to take the last of it: the oldest goes in a moment.
+    fn is_settling(&self) -> bool {
+        self.disk == Disk::Writable && self.ended.as_ref().is_some_and(|ended| self.stored < ended.offset)
+    }
+
     /// Where the output from `position` on is.
     fn locate(&self, position: u64) -> Place {
         let position = position.max(self.first());
@@ -215,6 +221,8 @@ impl State {
             return Place::Memory(chunk);
         }
         match self.segments.iter().rfind(|segment| segment.start <= position) {
+            // What is read before would be followed by a hole.
+            Some(_) if self.is_settling() => Place::Settling,
             Some(segment) => Place::Disk(segment.number, position),
             // Neither: a hole that a failed disk left. Go on with what there is.
             None => self.tail.front().map_or(Place::End(self.ended.clone()), |chunk| Place::Memory(chunk.clone())),
@@ -225,6 +233,7 @@ impl State {
 enum Place {
     Memory(Chunk),
     Disk(u64, u64),
+    Settling,
     End(Option<Ended>),
 }
 
@@ -294,8 +303,11 @@ impl Reader {
             if let Some(chunk) = self.batch.pop_front() {
                 return self.hand_out(chunk);
             }
+            let output = Arc::clone(&self.output);
+            let changed = output.changed.notified();
             let place = lock(&self.output.state).locate(self.position);
             match place {
+                Place::Settling => changed.await,
                 Place::Memory(chunk) => return self.hand_out(chunk),
                 Place::End(None) => return Next::Nothing,
                 Place::End(Some(ended)) => return Next::Ended(ended),

@@ -70,6 +70,40 @@ async fn what_memory_let_go_of_is_read_from_disk() {
 }
 
 #[tokio::test]
+async fn nothing_goes_missing_between_what_is_read_after_the_end() {
+    use crate::process::ring::Ring;
+    use garth_protocol::agent::Process;
+    let temporary = tempfile::tempdir().expect("temporary directory");
+    let keep = Keep::below(std::fs::File::open(temporary.path()).expect("open").into());
+    let process = Process { id: "p1".to_owned(), ..Default::default() };
+    let output = Arc::new(Output::default());
+    let mut ring = Ring::create(keep.directory().expect("directory"), &process, 16 << 10).expect("ring");
+    let mut store = || {
+        ring.append(&process, &output.unstored()).expect("append");
+        output.stored(ring.next(), ring.segments());
+    };
+    let push = || (0..4).for_each(|_| output.push(Stream::STREAM_STDOUT, vec![b'x'; 3 << 10].into()));
+    push();
+    store();
+    push();
+    output.end(Ended { reason: EndReason::END_REASON_EXITED.into(), ..Default::default() });
+    let mut reader = Reader::new(Arc::clone(&output), "p1".to_owned(), Some(keep), Some(0));
+    let reading = tokio::spawn(async move {
+        let mut pieces = Vec::new();
+        while let Next::Chunk(chunk) = reader.now().await {
+            pieces.push((chunk.offset, chunk.end()));
+        }
+        pieces
+    });
+    tokio::task::yield_now().await;
+    store();
+    let pieces = reading.await.expect("reader");
+    assert!(pieces[0].0 > 0, "the ring dropped nothing: {pieces:?}");
+    assert!(pieces.windows(2).all(|pair| pair[0].1 == pair[1].0), "a hole: {pieces:?}");
+    assert_eq!(pieces.last().expect("output").1, 24 << 10);
+}
+
+#[tokio::test]
 async fn a_full_disk_costs_the_oldest_output_only() {
     let output = Arc::new(Output::default());
     output.set_disk(Disk::Failed);
