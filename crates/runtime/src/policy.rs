@@ -236,6 +236,22 @@ impl Policy {
             }
         }
     }
+
+    /// Of a jail: no capability, nothing of /proc or /sys. The program brings its own filter.
+    pub fn jail() -> Self {
+        let open = || Program::compile(&BTreeMap::new(), Action::Allow);
+        Self {
+            level: Level::Default,
+            masked: Vec::new(),
+            read_only: Vec::new(),
+            shown: Vec::new(),
+            shown_of_network: Vec::new(),
+            empty: Vec::new(),
+            capabilities: CapabilitySet::empty(),
+            early: open(),
+            late: open(),
+        }
+    }
 }
 
 fn paths(nodes: Vec<Node>) -> Vec<String> {

@@ -58,7 +58,7 @@ const WARM: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Shared {
     run_dir: PathBuf,
-    agent: AgentBinary,
+    pub(crate) agent: AgentBinary,
     pub(crate) cgroups: Cgroups,
     pub(crate) layers: Layers,
     jobs: Mutex<Sender<Job>>,
@@ -133,6 +133,10 @@ impl Sandboxes {
         ];
         shared.send(Job::Refill);
         Ok(Self { shared, threads })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Takes what a sandbox of this level will run in, made ahead where there is one.
@@ -306,13 +310,19 @@ impl Shared {
         }
     }
 
+    /// A name for a slot, which is this daemon's from now on.
+    pub(crate) fn name_slot(&self) -> String {
+        let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        self.slots().known.insert(name.clone());
+        name
+    }
+
     fn create(&self, level: Level) -> Result<Slot> {
         let ids = match level {
             Level::Default => None,
             Level::Sysbox => Some(self.claim_ids()?),
         };
-        let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
-        self.slots().known.insert(name.clone());
+        let name = self.name_slot();
         let mut roots = self.roots();
         let spawner = self.root(&mut roots, level)?;
         Slot::create(spawner, &self.cgroups, name, ids)

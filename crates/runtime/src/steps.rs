@@ -10,6 +10,7 @@
 //! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
 //! holds no mount of the host, with what is being made in `stage/` and the disk on `root/`.
 use std::fmt;
+use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
@@ -95,6 +96,21 @@ pub enum Step {
     OwnSession,
     /// Children are waited for.
     WaitForChildren,
+    /// A network namespace with nothing in it.
+    OwnNetwork,
+    /// Shows a file or directory of the host at another place.
+    Expose {
+        /// What.
+        from: PathBuf,
+        /// Where; its directory is there.
+        at: String,
+        /// How.
+        flags: MountFlags,
+    },
+    /// Becomes this user and the group of the same number, without any other; with that, without capabilities.
+    BecomeUser(u32),
+    /// No program started from here gets more than this process has.
+    NoNewPrivileges,
     /// A limit that neither the init nor its children can raise.
     CoreLimit(u64),
     /// Writes into a file of a kernel file system.
@@ -171,6 +187,7 @@ impl fmt::Display for Step {
         match self {
             Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
             Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
+            Self::Expose { from, at, .. } => write!(f, "show {} at {at}", from.display()),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
             Self::Mask(node) => write!(f, "mask /proc/{node}"),

@@ -12,7 +12,7 @@ use crate::slots::{Keeper, Process, Slot};
 use crate::{Level, keepers};
 
 impl Shared {
-    pub(super) fn claim_ids(&self) -> Result<Claim> {
+    pub(crate) fn claim_ids(&self) -> Result<Claim> {
         let doing = || "find user ids for a sandbox".to_owned();
         let mut random = [0; 4];
         rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty()).doing(doing)?;

@@ -76,6 +76,10 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             rustix::process::umask(Mode::from_raw_mode(0o022));
             Ok(())
         }
+        Step::OwnNetwork => netns::unshare(),
+        Step::Expose { from, at, flags } => expose(from, at, *flags),
+        Step::BecomeUser(user) => become_user(*user),
+        Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::WaitForChildren => signal::children(signal::ChildEnds::WaitedFor),
         Step::CoreLimit(bytes) => {
             let limit = Rlimit { current: Some(*bytes), maximum: Some(*bytes) };
@@ -138,6 +142,27 @@ fn show(from: &str, at: &str) -> io::Result<()> {
         result => result?,
     }
     Ok(rustix::mount::mount_remount(at, INERT | MountFlags::BIND | MountFlags::RDONLY, c"")?)
+}
+
+fn expose(from: &Path, at: &str, flags: MountFlags) -> io::Result<()> {
+    // Followed, as the host's own libraries are links to each other.
+    if std::fs::metadata(from)?.is_dir() {
+        unless_exists(rustix::fs::mkdir(at, Mode::from_raw_mode(0o755)))?;
+    } else {
+        let place = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        rustix::fs::open(at, place, Mode::from_raw_mode(0o644))?;
+    }
+    rustix::mount::mount_bind(from, at)?;
+    Ok(rustix::mount::mount_remount(at, flags | MountFlags::BIND, c"")?)
+}
+
+/// Of the one thread that there is.
+fn become_user(user: u32) -> io::Result<()> {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let (own, group) = (Uid::from_raw(user), Gid::from_raw(user));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    Ok(set_thread_res_uid(own, own, own)?)
 }
 
 fn mask(path: &str) -> io::Result<()> {

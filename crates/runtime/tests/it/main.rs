@@ -2,6 +2,7 @@
 mod escapes;
 mod files;
 mod filter;
+mod jail;
 mod lifecycle;
 mod limits;
 mod support;
