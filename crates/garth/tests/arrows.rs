@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("garth-storage", &["garth-spec", "garth-kernel"]),
     ("garth-image", &["garth-spec", "garth-kernel", "garth-storage"]),
     ("garth-network", &["garth-spec", "garth-kernel"]),
+    ("garth-vm", &["garth-spec", "garth-kernel"]),
     (
         "garth-engine",
         &[
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "garth-storage",
             "garth-image",
             "garth-network",
+            "garth-vm",
         ],
     ),
     ("garth-api", &["garth-spec"]),

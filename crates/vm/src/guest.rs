@@ -1,0 +1,1 @@
+//! What a guest boots from: a kernel and a first root filesystem with the agent in it.
