@@ -153,16 +153,17 @@ impl Jail {
         std::os::unix::fs::lchown(path, Some(user), Some(user))
     }
 
-    /// Starts the program, with these descriptors. Returns when it runs, or says which step failed.
-    pub fn start(mut self, plan: &JailPlan, fds: &[BorrowedFd<'_>]) -> Result<Sandbox> {
+    /// Starts the program, with these descriptors, and `errors` as its standard error. Returns when it runs, or says
+    /// which step failed.
+    pub fn start(mut self, plan: &JailPlan, fds: &[BorrowedFd<'_>], errors: OwnedFd) -> Result<Sandbox> {
         plan.limits.check().map_err(crate::InvalidPlan::from).doing(|| "carry out the plan".to_owned())?;
         let shared = Arc::clone(&self.shared);
         let limits = plan.limits;
         shared.cgroups.create(&self.slot, &limits).doing(|| format!("make the cgroups of slot {}", self.slot))?;
         let order =
             Order { plan: plan.clone(), user: self.user.first.get(), cgroups: shared.cgroups.directories(&self.slot) };
-        let init = spawn(&shared.agent, &order, &self.user, fds, &self.directory)
-            .doing(|| format!("start {} in its jail", plan.program))?;
+        let outside = Outside { user: &self.user, fds, errors, directory: &self.directory };
+        let init = spawn(&shared.agent, &order, outside).doing(|| format!("start {} in its jail", plan.program))?;
         self.started = true;
         shared.adopt(self.id, &self.slot);
         let (name, user) = (self.slot.clone(), self.user.lock.try_clone().doing(|| "keep the jail's user".to_owned())?);
@@ -184,13 +185,15 @@ impl Drop for Jail {
     }
 }
 
-fn spawn(
-    agent: &AgentBinary,
-    order: &Order,
-    user: &Claim,
-    fds: &[BorrowedFd<'_>],
-    directory: &Path,
-) -> std::result::Result<Init, ErrorKind> {
+/// What a program gets from outside its jail, and where that is kept.
+struct Outside<'a> {
+    user: &'a Claim,
+    fds: &'a [BorrowedFd<'a>],
+    errors: OwnedFd,
+    directory: &'a Path,
+}
+
+fn spawn(agent: &AgentBinary, order: &Order, outside: Outside<'_>) -> std::result::Result<Init, ErrorKind> {
     let (ours, theirs) = Channel::pair()?;
     ours.set_patience(PATIENCE)?;
     let mut maker = Command::new(format!("/proc/self/fd/{}", agent.0.as_raw_fd()))
@@ -200,10 +203,11 @@ fn spawn(
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
+        .stderr(Stdio::from(outside.errors))
         .spawn()?;
     // The claim on the user goes along, so that it is held as long as the program lives, whatever becomes of us.
-    let mut all = vec![user.lock.as_fd()];
-    all.extend_from_slice(fds);
+    let mut all = vec![outside.user.lock.as_fd()];
+    all.extend_from_slice(outside.fds);
     let child = ours.send(order, &all).map_err(Into::into).and_then(|()| await_program(&ours));
     // It ends by itself once it has cloned, or when the channel closes.
     drop(ours);
@@ -211,7 +215,7 @@ fn spawn(
     let process = child?;
     let started = start_time(process.pid)?;
     let (channel, _) = Channel::pair()?;
-    Ok(Init { process, started, channel, mounts: None, directory: directory.to_owned(), held: None })
+    Ok(Init { process, started, channel, mounts: None, directory: outside.directory.to_owned(), held: None })
 }
 
 /// The channel closes when the program is executed. Who clones and who was cloned tell in any order.

@@ -55,6 +55,9 @@ pub struct Sandboxes {
 /// Slots ready at any time: two, so that one can be made ready while the other is used.
 const WARM: usize = 2;
 
+/// Numbers the slots of this process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     run_dir: PathBuf,
@@ -68,7 +71,6 @@ pub(crate) struct Shared {
     ids: IdRanges,
     slots: Mutex<Slots>,
     boot: String,
-    next: AtomicU32,
 }
 
 /// The spawner that all others of a level are forked from.
@@ -124,7 +126,6 @@ impl Sandboxes {
             ids: IdRanges::read().doing(|| "read the machine's user ids".to_owned())?,
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
-            next: AtomicU32::new(0),
         });
         let threads = vec![
             thread("garth-recycler", &shared, move |shared| recycler::recycle(shared, &jobs))?,
@@ -312,7 +313,7 @@ impl Shared {
 
     /// A name for a slot, which is this daemon's from now on.
     pub(crate) fn name_slot(&self) -> String {
-        let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         self.slots().known.insert(name.clone());
         name
     }

@@ -56,7 +56,8 @@ fn start(yard: &Yard, mut plan: JailPlan) -> Result<(Sandbox, String), garth_run
     let jail = yard.sandboxes().new_jail(fresh_id())?;
     plan.shown.push(Shown { from: jail.own(), at: "/own".into(), access: Access::Write });
     let (mut reader, writer) = std::io::pipe().expect("pipe");
-    let sandbox = jail.start(&plan, &[writer.as_fd()])?;
+    let errors = std::fs::File::options().write(true).open("/dev/null").expect("null");
+    let sandbox = jail.start(&plan, &[writer.as_fd()], errors.into())?;
     drop(writer);
     let mut said = String::new();
     reader.read_to_string(&mut said).expect("read");
