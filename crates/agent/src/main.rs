@@ -1,5 +1,6 @@
 //! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
 //! `garth-agent probe`: tries what standard input says, inside a sandbox.
+//! `garth-agent kvm-probe`: says in one line of JSON whether KVM works here.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
         Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str()))?,
         Some("serve") => serve_at(arguments.map(PathBuf::from))?,
+        Some("kvm-probe") => println!("{}", serde_json::to_string(&garth_kernel::kvm::probe())?),
         Some("probe") => {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
             return Ok(ExitCode::from(garth_agent::probe::run(words)?));
