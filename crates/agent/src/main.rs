@@ -1,6 +1,7 @@
 //! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
 //! `garth-agent jail`: makes the jail that the daemon at its standard input asks for, and becomes the program in it.
 //! `garth-agent probe`: tries what standard input says, inside a sandbox.
+//! `garth-agent kvm-probe`: says in one line of JSON whether KVM works here.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let channel = garth_kernel::descriptors::take_stdin().context("no channel on standard input")?;
             garth_runtime::jail::run(channel);
         }
+        Some("kvm-probe") => println!("{}", serde_json::to_string(&garth_kernel::kvm::probe())?),
         Some("probe") => {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
             return Ok(ExitCode::from(garth_agent::probe::run(words)?));

@@ -10,6 +10,7 @@ pub mod filelock;
 pub mod floor;
 pub mod idmap;
 pub mod keyring;
+pub mod kvm;
 pub mod loopdev;
 pub mod memfd;
 pub mod namespace;

@@ -1,0 +1,5 @@
+//! The guest's files with the distribution's own kernel, booted for real.
+
+mod boot;
+mod files;
+mod world;
