@@ -1,13 +1,15 @@
 //! What works on this machine.
 
-use garth_runtime::Level;
-use garth_spec::Runtime;
+use garth_runtime::{Level, OciRuntime};
+use garth_spec::{Handler, RuntimeChoice};
+
+use crate::error::{Error, ErrorKind};
 
 /// What was found, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What each runtime needs.
-    pub runtimes: Vec<(Runtime, Vec<Finding>)>,
+    /// What each handler needs.
+    pub runtimes: Vec<(Handler, Vec<Finding>)>,
     /// What the pool of disks needs.
     pub storage: Vec<Finding>,
     /// What the network needs.
@@ -49,34 +51,55 @@ pub fn probe() -> Findings {
         detail: found.detail,
         fix: found.fix,
     });
-    let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
     Findings {
-        runtimes: runtimes.map(|runtime| (runtime, of_runtime(runtime))).into(),
+        runtimes: Handler::ALL.map(|handler| (handler, of_handler(handler))).into(),
         storage: vec![btrfs(), mkfs()],
         network: network.collect(),
     }
 }
 
-fn of_runtime(runtime: Runtime) -> Vec<Finding> {
-    match runtime {
-        Runtime::Default => garth_runtime::probe(Level::Default).into_iter().map(Finding::from).collect(),
-        Runtime::Sysbox => garth_runtime::probe(Level::Sysbox).into_iter().map(Finding::from).collect(),
-        Runtime::Microvm => vec![Finding {
-            name: "handler".to_owned(),
-            ok: false,
-            detail: "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)".to_owned(),
-            fix: None,
-        }],
-    }
+fn of_handler(handler: Handler) -> Vec<Finding> {
+    let found = match handler {
+        Handler::DefaultNative => garth_runtime::probe(Level::Default),
+        Handler::SysboxNative => garth_runtime::probe(Level::Sysbox),
+        Handler::SysboxRunc => OciRuntime::sysbox().probe(),
+        Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
+            return vec![Finding {
+                name: "handler".to_owned(),
+                ok: false,
+                detail: "this version of garth does not have it".to_owned(),
+                fix: None,
+            }];
+        }
+    };
+    found.into_iter().map(Finding::from).collect()
 }
 
-/// What a runtime lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
+/// The handler that is preferred of those that work here and will do.
+pub(crate) fn handler(choice: RuntimeChoice) -> Result<Handler, Error> {
+    let mut lacking = Vec::new();
+    for handler in choice.handlers() {
+        match missing(handler) {
+            None => return Ok(handler),
+            Some(missing) => lacking.push((handler, missing)),
+        }
+    }
+    let missing = match lacking.as_slice() {
+        [(_, missing)] => missing.clone(),
+        several => {
+            several.iter().map(|(handler, missing)| format!("{handler}: {missing}")).collect::<Vec<_>>().join("; ")
+        }
+    };
+    Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing }.into())
+}
+
+/// What a handler lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
 /// first start says.
-pub(crate) fn missing(runtime: Runtime) -> Option<String> {
-    if runtime == Runtime::Default {
+fn missing(handler: Handler) -> Option<String> {
+    if handler == Handler::DefaultNative {
         return None;
     }
-    let lacking = of_runtime(runtime).into_iter().filter(|finding| !finding.ok);
+    let lacking = of_handler(handler).into_iter().filter(|finding| !finding.ok);
     let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }

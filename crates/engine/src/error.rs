@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use garth_spec::{ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, Runtime, TransitionRefused};
+use garth_spec::{ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, Runtime, RuntimeChoice, TransitionRefused};
 
 /// What an error was caused by.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -50,7 +50,7 @@ pub enum ErrorKind {
     #[error("the runtime {runtime} is not available here: {missing}")]
     RuntimeUnavailable {
         /// What was asked for.
-        runtime: Runtime,
+        runtime: RuntimeChoice,
         /// What it lacks.
         missing: String,
     },

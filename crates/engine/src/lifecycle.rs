@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use garth_spec::{ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
+use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
@@ -32,8 +32,9 @@ pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
 }
 
 fn check_strength(spec: &ProjectSpec) -> Result<(), Error> {
-    match spec.at_least.filter(|at_least| spec.runtime < *at_least) {
-        Some(at_least) => Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into()),
+    let runtime = spec.runtime.runtime();
+    match spec.at_least.filter(|at_least| runtime < *at_least) {
+        Some(at_least) => Err(ErrorKind::RuntimeTooWeak { runtime, at_least }.into()),
         None => Ok(()),
     }
 }
@@ -79,7 +80,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
     let id = SandboxId::from_bits(random_bits());
     project.sandbox = Some(SandboxEntry {
         id,
-        runtime: project.spec.runtime,
+        runtime: handler.runtime(),
         handler,
         network: project.spec.network,
         record: None,
@@ -89,16 +90,16 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of
     // one that was starting.
     fault::reach(Point::StartBegun);
-    bring_up(shared, project, id).map_err(|error| {
+    bring_up(shared, project, id, handler).map_err(|error| {
         fault::reach(Point::StartFailed);
         give_up(shared, project, id, &error);
         doing(error, project)
     })
 }
 
-fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Live, Error> {
+fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId, handler: Handler) -> Result<Live, Error> {
     let begun = Instant::now();
-    let lease = shared.local.lease(id, &project.spec).map_err(|error| error.step("network"))?;
+    let lease = shared.local.lease(id, handler, project.spec.network).map_err(|error| error.step("network"))?;
     fault::reach(Point::StartLeased);
     let leased = begun.elapsed();
     let (record, addresses) = (lease.record.clone(), lease.addresses);
@@ -258,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_runtime_weaker_than_promised_is_refused() {
-        let spec = |runtime, at_least| ProjectSpec { runtime, at_least, ..ProjectSpec::default() };
+        let spec =
+            |runtime: Runtime, at_least| ProjectSpec { runtime: runtime.into(), at_least, ..ProjectSpec::default() };
         assert!(check_strength(&spec(Runtime::Default, Some(Runtime::Default))).is_ok());
         for at_least in [Runtime::Sysbox, Runtime::Microvm] {
             let error = check_strength(&spec(Runtime::Default, Some(at_least))).expect_err("too weak");

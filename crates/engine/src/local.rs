@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, ProjectId, ProjectSpec, Runtime, SandboxId};
+use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, RuntimeChoice, SandboxId};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
@@ -192,12 +192,12 @@ impl Local {
     }
 
     /// What carries a runtime out here; never anything weaker than what was asked for.
-    pub(crate) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        driver!(self, local => local.handler(runtime))
+    pub(crate) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        driver!(self, local => local.handler(choice))
     }
 
-    pub(crate) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        driver!(self, local => local.lease(id, spec))
+    pub(crate) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
+        driver!(self, local => local.lease(id, handler, network))
     }
 
     /// Sets up what the first lease would wait for; whether it works, the first lease tells.

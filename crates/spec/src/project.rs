@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageName, InvalidLimit, Limits, Network, Runtime};
+use crate::{ImageName, InvalidLimit, Limits, Network, Runtime, RuntimeChoice};
 
 /// What a user asks of a project. Everything but the image can be changed later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -11,8 +11,8 @@ use crate::{ImageName, InvalidLimit, Limits, Network, Runtime};
 pub struct ProjectSpec {
     /// The image the disk begins as.
     pub image: ImageName,
-    /// How the sandbox is isolated.
-    pub runtime: Runtime,
+    /// How the sandbox is isolated, and what carries that out if it matters.
+    pub runtime: RuntimeChoice,
     /// The weakest runtime that it may ever have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Runtime>,
@@ -42,7 +42,7 @@ impl Default for ProjectSpec {
     fn default() -> Self {
         Self {
             image: ImageName::host(),
-            runtime: Runtime::default(),
+            runtime: RuntimeChoice::default(),
             at_least: None,
             limits: Limits::default(),
             network: Network::default(),
@@ -101,7 +101,9 @@ impl ProjectSpec {
         match &self.init {
             Some(init) if init.contains('\0') => return Err(InvalidSpec::Nul("init".to_owned())),
             Some(init) if !init.starts_with('/') => return Err(InvalidSpec::RelativeInit(init.clone())),
-            Some(init) if self.runtime != Runtime::Sysbox => return Err(InvalidSpec::InitNeedsSysbox(init.clone())),
+            Some(init) if self.runtime.runtime() != Runtime::Sysbox => {
+                return Err(InvalidSpec::InitNeedsSysbox(init.clone()));
+            }
             _ => {}
         }
         match &self.workdir {

@@ -8,9 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use garth_spec::{
-    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, Runtime, SandboxId,
-};
+use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, RuntimeChoice, SandboxId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -169,15 +167,17 @@ impl Fake {
     }
 
     /// The default runtime alone.
-    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        match runtime {
-            Runtime::Default => Ok(Handler::DefaultNative),
-            _ => Err(ErrorKind::RuntimeUnavailable { runtime, missing: "this host is a fake".to_owned() }.into()),
+    pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        match choice.handlers().find(|handler| *handler == Handler::DefaultNative) {
+            Some(handler) => Ok(handler),
+            None => {
+                Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing: "this host is a fake".to_owned() }.into())
+            }
         }
     }
 
-    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        if spec.network == Network::None {
+    pub(super) fn lease(&self, id: SandboxId, _: Handler, network: Network) -> Result<Lease, Error> {
+        if network == Network::None {
             return Ok(Lease { prepared: None, netns: None, record: None, addresses: None, resolv_conf: None });
         }
         self.act("lease", |world| world.leases.insert(id).then_some(()).ok_or_else(|| format!("two leases for {id}")))?;
@@ -244,8 +244,7 @@ impl Fake {
     }
 
     pub(super) fn findings(&self) -> Findings {
-        let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
-        Findings { runtimes: runtimes.map(|runtime| (runtime, Vec::new())).into(), ..Findings::default() }
+        Findings { runtimes: Handler::ALL.map(|handler| (handler, Vec::new())).into(), ..Findings::default() }
     }
 
     pub(super) fn close(&self, _: usize) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
 use garth_runtime::{AgentBinary, Level, Prepared, Sandboxes, SandboxesConfig};
-use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, SandboxId};
+use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, RuntimeChoice, SandboxId};
 use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
@@ -176,20 +176,21 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        match crate::doctor::missing(runtime) {
-            None => Ok(match runtime {
-                Runtime::Sysbox => Handler::SysboxNative,
-                Runtime::Default | Runtime::Microvm => Handler::DefaultNative,
-            }),
-            Some(missing) => Err(ErrorKind::RuntimeUnavailable { runtime, missing }.into()),
-        }
+    pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        crate::doctor::handler(choice)
     }
 
-    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        match spec.runtime {
-            Runtime::Sysbox => self.lease_mapped(id, spec.network),
-            Runtime::Default | Runtime::Microvm => self.lease_plain(id, spec.network),
+    pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
+        match handler {
+            Handler::DefaultNative => self.lease_plain(id, network),
+            Handler::SysboxNative => self.lease_mapped(id, network),
+            Handler::SysboxRunc
+            | Handler::MicrovmQemu
+            | Handler::MicrovmFirecracker
+            | Handler::MicrovmCloudHypervisor => {
+                let missing = "this version of garth does not have it".to_owned();
+                Err(ErrorKind::RuntimeUnavailable { runtime: handler.into(), missing }.into())
+            }
         }
     }
 

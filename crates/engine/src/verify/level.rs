@@ -55,7 +55,7 @@ impl Level {
             // inside is allowed there. Its level comes with its handler.
             Runtime::Microvm => {
                 let missing = "this version of garth has no checks for microvm";
-                Err(ErrorKind::RuntimeUnavailable { runtime, missing: missing.to_owned() }.into())
+                Err(ErrorKind::RuntimeUnavailable { runtime: runtime.into(), missing: missing.to_owned() }.into())
             }
         }
     }

@@ -39,8 +39,14 @@ fn report_on_stderr(failure: &Failure) {
 fn text(report: &Report) -> String {
     let mut text = String::new();
     for runtime in &report.runtimes {
-        let verdict = if runtime.ok { "works" } else { "does not work here" };
-        let _ = writeln!(text, "runtime {}: {verdict}", runtime.runtime);
+        // One that works is enough for a project that names none.
+        let others = report.runtimes.iter().filter(|other| other.runtime == runtime.runtime);
+        let verdict = match (runtime.ok, others.clone().find(|other| other.ok)) {
+            (true, _) => "works".to_owned(),
+            (false, Some(other)) => format!("does not work here (optional: {} does)", other.handler),
+            (false, None) => "does not work here".to_owned(),
+        };
+        let _ = writeln!(text, "runtime {}: {verdict}", runtime.handler);
         findings(&mut text, &runtime.findings);
     }
     for (subject, found) in [("storage", &report.storage), ("network", &report.network)] {
@@ -64,6 +70,7 @@ fn findings(text: &mut String, findings: &[Finding]) {
 #[cfg(test)]
 mod tests {
     use garth_api::RuntimeDoctor;
+    use garth_spec::Handler;
 
     use super::*;
 
@@ -75,14 +82,20 @@ mod tests {
             detail: "is there".into(),
             fix: fix.map(Into::into),
         };
+        let doctor = |handler: Handler, ok| RuntimeDoctor {
+            runtime: handler.runtime(),
+            handler,
+            ok,
+            findings: vec![finding(ok, None)],
+        };
         let report = Report {
-            runtimes: vec![RuntimeDoctor { runtime: Runtime::Default, ok: true, findings: vec![finding(true, None)] }],
+            runtimes: vec![doctor(Handler::SysboxNative, true), doctor(Handler::SysboxRunc, false)],
             storage: vec![],
             network: vec![finding(false, Some("apt install nftables"))],
         };
         assert_eq!(
             text(&report),
-            "runtime default: works\n  ok  nft: is there\nstorage: works\nnetwork: has gaps\n  no  nft: is there\n      fix: apt install nftables\n"
+            "runtime sysbox/native: works\n  ok  nft: is there\nruntime sysbox/sysbox-runc: does not work here (optional: sysbox/native does)\n  no  nft: is there\nstorage: works\nnetwork: has gaps\n  no  nft: is there\n      fix: apt install nftables\n"
         );
     }
 }

@@ -19,9 +19,9 @@ pub fn probe() -> Doctor {
 }
 
 fn report(found: Findings) -> Doctor {
-    let runtimes = found.runtimes.into_iter().map(|(runtime, findings)| {
+    let runtimes = found.runtimes.into_iter().map(|(handler, findings)| {
         let ok = findings.iter().all(|finding| finding.ok);
-        RuntimeDoctor { runtime, ok, findings: view::findings(findings) }
+        RuntimeDoctor { runtime: handler.runtime(), handler, ok, findings: view::findings(findings) }
     });
     Doctor {
         runtimes: runtimes.collect(),
