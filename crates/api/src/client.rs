@@ -142,6 +142,16 @@ impl Client {
         self.call(Method::POST, &routes::start(name), None::<&()>).await
     }
 
+    /// Pauses a running project; done when nothing in its sandbox runs.
+    pub async fn pause(&self, name: &ProjectName) -> Result<Project, ClientError> {
+        self.call(Method::POST, &routes::pause(name), None::<&()>).await
+    }
+
+    /// Has a paused project go on where it was. A running one does already.
+    pub async fn resume(&self, name: &ProjectName) -> Result<Project, ClientError> {
+        self.call(Method::POST, &routes::resume(name), None::<&()>).await
+    }
+
     /// Stops a project; done when nothing of its sandbox is left.
     pub async fn stop(&self, name: &ProjectName, stop: &StopRequest) -> Result<Project, ClientError> {
         self.call(Method::POST, &routes::stop(name), Some(stop)).await

@@ -50,6 +50,8 @@ pub enum ErrorCode {
     BeingRemoved,
     /// The project has no sandbox and the request said not to start one.
     NotRunning,
+    /// The project is paused and the request said not to resume it.
+    Paused,
     /// A limit below what is used, or one that the kernel refused.
     LimitRefused,
     /// The disk of the host or of the pool is full.
@@ -70,6 +72,8 @@ pub enum ErrorCode {
     StartFailed,
     /// The sandbox could not be ended.
     StopFailed,
+    /// The sandbox could not be paused; it runs on.
+    PauseFailed,
     /// The agent in the sandbox does not answer.
     AgentUnreachable,
     /// The store refused.
@@ -91,6 +95,7 @@ impl ErrorCode {
             Self::Conflict => "conflict",
             Self::BeingRemoved => "being_removed",
             Self::NotRunning => "not_running",
+            Self::Paused => "paused",
             Self::LimitRefused => "limit_refused",
             Self::NoSpace => "no_space",
             Self::RuntimeUnavailable => "runtime_unavailable",
@@ -101,6 +106,7 @@ impl ErrorCode {
             Self::ImageInUse => "image_in_use",
             Self::StartFailed => "start_failed",
             Self::StopFailed => "stop_failed",
+            Self::PauseFailed => "pause_failed",
             Self::AgentUnreachable => "agent_unreachable",
             Self::StoreFailed => "store_failed",
             Self::ShuttingDown => "shutting_down",

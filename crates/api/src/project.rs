@@ -45,7 +45,7 @@ pub struct Project {
     pub image_id: Option<ImageId>,
     /// How it is isolated.
     pub runtime: RuntimeReport,
-    /// The running sandbox's id.
+    /// The sandbox's id, running or paused.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub sandbox_id: Option<SandboxId>,
     /// The running sandbox's init, as the host numbers it.

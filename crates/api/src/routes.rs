@@ -13,7 +13,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 /// This contract as OpenAPI 3.1.
 pub const OPENAPI: &str = "/v1/openapi.json";
 
-/// Request header: `never` keeps the agent proxy from starting a stopped project.
+/// Request header: `never` keeps the agent proxy from starting a stopped project and resuming a paused one.
 pub const START_HEADER: &str = "garth-start";
 /// Response header on every error of the daemon's own; what the agent answers has none.
 pub const ERROR_HEADER: &str = "garth-error";
@@ -26,6 +26,16 @@ pub fn project(name: &ProjectName) -> String {
 /// Starts it.
 pub fn start(name: &ProjectName) -> String {
     format!("{PROJECTS}/{name}/start")
+}
+
+/// Brings its sandbox to rest.
+pub fn pause(name: &ProjectName) -> String {
+    format!("{PROJECTS}/{name}/pause")
+}
+
+/// Wakes it.
+pub fn resume(name: &ProjectName) -> String {
+    format!("{PROJECTS}/{name}/resume")
 }
 
 /// Stops it.

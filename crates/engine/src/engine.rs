@@ -88,7 +88,7 @@ pub struct Changed {
 /// What the agent proxy does with a project that is not running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPolicy {
-    /// Starts it.
+    /// Starts it, or resumes it when it is paused.
     Start,
     /// Says so.
     Never,
@@ -146,7 +146,7 @@ impl Engine {
             data_dir: Mutex::new(data_dir),
         });
         for (project, live) in settled.projects {
-            if live.is_some() {
+            if project.sandbox.is_some() {
                 shared.one_more_runs();
             }
             let (task, entry) = Task::new(&shared, project, live);
@@ -216,6 +216,18 @@ impl Engine {
     pub async fn start(&self, name: &ProjectName) -> Result<Arc<Project>, Error> {
         let entry = self.entry(name)?;
         entry.ask(Request::Start).await.map(|view| view.project)
+    }
+
+    /// Has a running project paused: done when nothing in its sandbox runs. Its memory and its addresses stay.
+    pub async fn pause(&self, name: &ProjectName) -> Result<Arc<Project>, Error> {
+        let entry = self.entry(name)?;
+        entry.ask(Request::Pause).await.map(|view| view.project)
+    }
+
+    /// Has a paused project go on where it was.
+    pub async fn resume(&self, name: &ProjectName) -> Result<Arc<Project>, Error> {
+        let entry = self.entry(name)?;
+        entry.ask(Request::Resume).await.map(|view| view.project)
     }
 
     /// Has a project stopped; done when nothing of its sandbox is left.
@@ -404,12 +416,16 @@ impl Shared {
 }
 
 async fn running(entry: &Entry, policy: StartPolicy) -> Result<Arc<Agent>, Error> {
-    if let Some(live) = &entry.view.borrow().live {
-        return Ok(Arc::clone(&live.agent));
-    }
+    let state = {
+        let view = entry.view.borrow();
+        match &view.live {
+            Some(live) if view.project.state == ProjectState::Running => return Ok(Arc::clone(&live.agent)),
+            _ => view.project.state,
+        }
+    };
     let stopped = || Error::from(ErrorKind::NotRunning(entry.name.clone()));
     if policy == StartPolicy::Never {
-        return Err(stopped());
+        return Err(if state.has_sandbox() { ErrorKind::Paused(entry.name.clone()).into() } else { stopped() });
     }
     let View { live, .. } = entry.ask(Request::Start).await?;
     live.map(|live| Arc::clone(&live.agent)).ok_or_else(stopped)

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use garth_spec::{ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, Runtime, RuntimeChoice, TransitionRefused};
+use garth_spec::{
+    ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice, TransitionRefused,
+};
 
 /// What an error was caused by.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +36,9 @@ pub enum ErrorKind {
     /// The project has no sandbox and none was to be started.
     #[error("project {0} is not running")]
     NotRunning(ProjectName),
+    /// The project is paused and was not to be resumed.
+    #[error("project {0} is paused")]
+    Paused(ProjectName),
     /// Only ephemeral projects go with their last hold.
     #[error("project {0} is not ephemeral: there is nothing to hold")]
     NotEphemeral(ProjectName),
@@ -91,6 +96,9 @@ pub enum ErrorKind {
     /// The sandbox could not be ended.
     #[error("the sandbox could not be ended")]
     Stop,
+    /// The sandbox could not be paused.
+    #[error("the sandbox could not be paused")]
+    Pause,
     /// More is in use than a limit would allow.
     #[error("more than that is in use")]
     InUse,
@@ -230,6 +238,10 @@ impl ErrorKind {
             Self::ProjectExists(name) => format!("choose another name, or `garth exec {name}` to use that project"),
             Self::ImageExists(name) => format!("choose another name, or `garth image rm {name}` first"),
             Self::NotRunning(name) => format!("garth start {name}"),
+            Self::Paused(name) => format!("garth resume {name}"),
+            Self::Transition(TransitionRefused { state: ProjectState::Stopped, .. }) => {
+                "`garth start` has it run first".to_owned()
+            }
             Self::RuntimeUnavailable { .. } => "`garth doctor` says what each runtime needs".to_owned(),
             Self::RuntimeTooWeak { at_least, .. } => format!("ask for --runtime {at_least} or a stronger one"),
             Self::NoSpace => "free space on the host's disk, or remove projects and images".to_owned(),

@@ -39,6 +39,18 @@ points! {
     StartCommitted = "start.committed",
     /// A start went wrong and has not been undone.
     StartFailed = "start.failed",
+    /// The store says pausing.
+    PauseRecorded = "pause.recorded",
+    /// Nothing in the sandbox runs.
+    PauseRested = "pause.rested",
+    /// The store says paused; no one was told.
+    PauseCommitted = "pause.committed",
+    /// The store says resuming.
+    ResumeRecorded = "resume.recorded",
+    /// The sandbox runs again.
+    ResumeWoken = "resume.woken",
+    /// The store says running; no one was told.
+    ResumeCommitted = "resume.committed",
     /// The store says stopping.
     StopRecorded = "stop.recorded",
     /// The agent has ended all processes.

@@ -1,6 +1,7 @@
 //! The steps of each operation, in order, with what undoes them. They block, and run one project's
 //! operation at a time; after each step stands the name by which a test kills the daemon there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
@@ -86,6 +87,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         record: None,
         lease: None,
         addresses: None,
+        paused: None,
     });
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of
     // one that was starting.
@@ -134,6 +136,55 @@ fn give_up(shared: &Shared, project: &mut Project, id: SandboxId, error: &Error)
     }
 }
 
+/// Brings a project's sandbox to rest. On failure it runs on.
+pub(crate) fn pause(shared: &Shared, project: &mut Project, live: Arc<Live>) -> Result<Option<Arc<Live>>, Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot pause {}", project.name));
+    project.step(Transition::Pause).map_err(|error| doing(error, project))?;
+    note(shared, project);
+    fault::reach(Point::PauseRecorded);
+    let rest = match shared.local.pause(live) {
+        Ok(rest) => rest,
+        Err(error) => {
+            project.step(Transition::Failed)?;
+            note(shared, project);
+            return Err(doing(error.step("freeze"), project));
+        }
+    };
+    fault::reach(Point::PauseRested);
+    project.step(Transition::Rests)?;
+    if let Some(entry) = &mut project.sandbox {
+        entry.paused = Some(rest.record);
+    }
+    note(shared, project);
+    fault::reach(Point::PauseCommitted);
+    Ok(rest.live)
+}
+
+/// Wakes a project's sandbox. On failure it stays paused.
+pub(crate) fn resume(shared: &Shared, project: &mut Project, live: Option<Arc<Live>>) -> Result<Arc<Live>, Error> {
+    let doing = |error: Error, project: &Project| error.doing(|| format!("cannot resume {}", project.name));
+    project.step(Transition::Resume).map_err(|error| doing(error, project))?;
+    note(shared, project);
+    fault::reach(Point::ResumeRecorded);
+    let live = match shared.local.resume(project, live) {
+        Ok(live) => live,
+        Err(error) => {
+            project.step(Transition::Failed)?;
+            note(shared, project);
+            return Err(doing(error.step("wake"), project));
+        }
+    };
+    fault::reach(Point::ResumeWoken);
+    project.step(Transition::Ready)?;
+    if let Some(entry) = &mut project.sandbox {
+        entry.record = Some(live.sandbox.record());
+        entry.paused = None;
+    }
+    note(shared, project);
+    fault::reach(Point::ResumeCommitted);
+    Ok(live)
+}
+
 /// Notes that the sandbox is to end, so that the next daemon goes on with it: its processes are being ended by now.
 pub(crate) fn begin_stop(shared: &Shared, project: &mut Project) -> Result<(), Error> {
     project.step(Transition::Stop)?;
@@ -150,8 +201,8 @@ pub(crate) fn finish_stop(
     reason: EndedReason,
 ) -> Result<(), Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot stop {}", project.name));
-    if project.state == ProjectState::Running {
-        // Not written down: killed from here on, the daemon leaves a sandbox that runs, or is gone.
+    if project.state.has_sandbox() {
+        // Not written down: killed from here on, the daemon leaves a sandbox that is what the store says, or gone.
         project.step(Transition::Stop)?;
     }
     let mut detail = None;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::doctor::Findings;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::images::{ImageEntry, ImageFormat};
 use crate::project::Project;
 
@@ -64,6 +64,22 @@ pub(crate) enum LeaseRecord {
     Host(garth_network::LeaseRecord),
     #[cfg(any(test, feature = "fake"))]
     Fake(SandboxId),
+}
+
+/// How a paused sandbox is woken, by this daemon or a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PausedRecord {
+    /// It is all there and does not run: the same processes go on.
+    Frozen,
+}
+
+/// A sandbox at rest.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) record: PausedRecord,
+    /// The sandbox itself, where its processes are still there: what is killed when it is stopped.
+    pub(crate) live: Option<Arc<Live>>,
 }
 
 /// Where a sandbox is reached, from this host.
@@ -224,6 +240,20 @@ impl Local {
         driver!(self, local => local.recover(id, record, lease))
     }
 
+    /// Brings a sandbox to rest: done when nothing in it runs. After an error it runs on. Its lease stays.
+    pub(crate) fn pause(&self, live: Arc<Live>) -> Result<Rest, Error> {
+        live.sandbox.freeze()?;
+        Ok(Rest { record: PausedRecord::Frozen, live: Some(live) })
+    }
+
+    /// Wakes the sandbox of a paused project, as its record says. After an error it is at rest.
+    pub(crate) fn resume(&self, project: &Project, live: Option<Arc<Live>>) -> Result<Arc<Live>, Error> {
+        match project.sandbox.as_ref().and_then(|entry| entry.paused).zip(live) {
+            Some((PausedRecord::Frozen, live)) => live.sandbox.thaw().map(|()| live),
+            None => Err(ErrorKind::Sandbox.into()),
+        }
+    }
+
     /// Ends every sandbox that is not to be kept.
     pub(crate) fn sweep_sandboxes(&self, keep: &[SandboxId]) -> Result<(), Error> {
         driver!(self, local => local.sweep_sandboxes(keep))
@@ -262,6 +292,16 @@ impl Sandbox {
 
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
         driver!(self, sandbox => sandbox.set_limits(limits))
+    }
+
+    /// Brings its processes to rest where they are, and waits until they are.
+    pub(crate) fn freeze(&self) -> Result<(), Error> {
+        driver!(self, sandbox => sandbox.freeze())
+    }
+
+    /// Has them run again; nothing where they do.
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
+        driver!(self, sandbox => sandbox.thaw())
     }
 
     pub(crate) fn usage(&self) -> Result<Usage, Error> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::local::{Addresses, LeaseRecord, SandboxRecord};
+use crate::local::{Addresses, LeaseRecord, PausedRecord, SandboxRecord};
 use crate::store::Durability;
 use crate::verify::Verified;
 
@@ -58,6 +58,9 @@ pub struct SandboxEntry {
     pub(crate) lease: Option<LeaseRecord>,
     /// Where it is reached.
     pub addresses: Option<Addresses>,
+    /// How it is woken; absent unless it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paused: Option<PausedRecord>,
 }
 
 impl SandboxEntry {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use garth_spec::{ProjectSpec, ProjectState};
+use garth_spec::{ProjectSpec, ProjectState, Transition};
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::Shared;
@@ -33,6 +33,10 @@ pub(crate) enum Request {
     Create(Answer<()>),
     /// Have a sandbox.
     Start(Answer<View>),
+    /// Have its sandbox at rest.
+    Pause(Answer<View>),
+    /// Have it awake.
+    Resume(Answer<View>),
     /// Have none.
     Stop { grace: Duration, answer: Answer<View> },
     /// Have a new one.
@@ -92,7 +96,7 @@ impl Task {
     /// Serves requests until the project is gone or the engine closes.
     pub(crate) async fn run(mut self) {
         loop {
-            let live = self.live.clone().filter(|_| self.project.state == ProjectState::Running);
+            let live = self.live.clone().filter(|_| self.project.state.has_sandbox());
             let ended = async {
                 match &live {
                     Some(live) => live.sandbox.ended().await,
@@ -133,6 +137,14 @@ impl Task {
             Request::Start(answer) => {
                 let started = self.start().await;
                 let _ = answer.send(started.map(|()| self.look()));
+            }
+            Request::Pause(answer) => {
+                let paused = self.pause().await;
+                let _ = answer.send(paused.map(|()| self.look()));
+            }
+            Request::Resume(answer) => {
+                let resumed = self.resume().await;
+                let _ = answer.send(resumed.map(|()| self.look()));
             }
             Request::Stop { grace, answer } => {
                 let stopped = self.stop(grace, EndedReason::Stopped).await;
@@ -180,6 +192,7 @@ impl Task {
     async fn start(&mut self) -> Result<(), Error> {
         match self.project.state {
             ProjectState::Running => return Ok(()),
+            ProjectState::Paused => return self.resume().await,
             // What an earlier stop could not finish.
             ProjectState::Stopping => self.finish_stop(EndedReason::Stopped).await?,
             _ => {}
@@ -194,7 +207,44 @@ impl Task {
         started
     }
 
+    async fn pause(&mut self) -> Result<(), Error> {
+        if self.project.state == ProjectState::Paused {
+            return Ok(());
+        }
+        let Some(live) = self.live_after(Transition::Pause)? else { return Err(ErrorKind::Sandbox.into()) };
+        self.announce(ProjectState::Pausing);
+        let paused = self.blocking(|shared, project| lifecycle::pause(shared, project, live)).await;
+        let paused = paused.map(|live| self.live = live);
+        self.publish();
+        paused
+    }
+
+    async fn resume(&mut self) -> Result<(), Error> {
+        if self.project.state == ProjectState::Running {
+            return Ok(());
+        }
+        let live = self.live_after(Transition::Resume)?;
+        self.announce(ProjectState::Resuming);
+        let resumed = self.blocking(|shared, project| lifecycle::resume(shared, project, live)).await;
+        let resumed = resumed.map(|live| self.live = Some(live));
+        self.publish();
+        resumed
+    }
+
+    /// What there is of the sandbox, if the project's state has this transition.
+    fn live_after(&self, transition: Transition) -> Result<Option<Arc<Live>>, Error> {
+        self.project.state.after(transition)?;
+        Ok(self.live.clone())
+    }
+
     async fn stop(&mut self, grace: Duration, reason: EndedReason) -> Result<(), Error> {
+        // Processes that rest cannot end by themselves.
+        if self.project.state == ProjectState::Paused
+            && !grace.is_zero()
+            && let Err(error) = self.resume().await
+        {
+            tracing::warn!(project = %self.project.name, error = error.chain(), "ending it as it is");
+        }
         match self.project.state {
             ProjectState::Stopped => return Ok(()),
             ProjectState::Running if !grace.is_zero() => {
@@ -213,11 +263,12 @@ impl Task {
 
     async fn finish_stop(&mut self, reason: EndedReason) -> Result<(), Error> {
         self.announce(ProjectState::Stopping);
-        let live = self.live.clone();
+        let (live, had) = (self.live.clone(), self.project.sandbox.is_some());
         let ended =
             self.blocking(move |shared, project| lifecycle::finish_stop(shared, project, live.as_deref(), reason));
         let ended = ended.await;
-        if ended.is_ok() && self.live.take().is_some() {
+        if ended.is_ok() && had {
+            self.live = None;
             self.shared.one_less_runs();
         }
         self.publish();
@@ -236,7 +287,7 @@ impl Task {
         if self.project.spec != from {
             return Err(ErrorKind::Contended(self.project.name.clone()).into());
         }
-        let stopped = from.runtime != to.runtime && self.live.is_some();
+        let stopped = from.runtime != to.runtime && self.project.sandbox.is_some();
         if stopped {
             self.stop(lifecycle::grace(&from), EndedReason::Stopped).await?;
         }
@@ -249,11 +300,8 @@ impl Task {
 
     async fn remove(&mut self) -> Result<(), Error> {
         let removed = async {
-            match self.project.state {
-                ProjectState::Running | ProjectState::Stopping => {
-                    self.stop(Duration::ZERO, EndedReason::Stopped).await?
-                }
-                _ => {}
+            if self.project.state.has_sandbox() || self.project.state == ProjectState::Stopping {
+                self.stop(Duration::ZERO, EndedReason::Stopped).await?;
             }
             self.announce(ProjectState::Removing);
             self.blocking(lifecycle::remove).await
@@ -304,7 +352,7 @@ impl Task {
     }
 
     fn look(&self) -> View {
-        let live = self.live.clone().filter(|_| self.project.state == ProjectState::Running);
+        let live = self.live.clone().filter(|_| self.project.state.has_sandbox());
         View { project: Arc::new(self.project.clone()), live }
     }
 

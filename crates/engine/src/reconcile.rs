@@ -6,6 +6,10 @@
 //! starting     perhaps a sandbox    ended, stopped
 //! running      its sandbox          kept
 //! running      none (a reboot)      stopped, "lost"
+//! pausing      its sandbox          undone: running
+//! paused       its sandbox          kept
+//! resuming     its sandbox          finished: running
+//! those three  none                 stopped, "lost"
 //! stopping     perhaps a sandbox    ended, stopped
 //! removing     perhaps a disk       finished
 //! nothing      sandbox, addresses   ended
@@ -69,11 +73,15 @@ fn sandbox(project: &Project) -> Option<SandboxId> {
     project.sandbox.as_ref().map(|entry| entry.id)
 }
 
-/// The sandbox of a project that was running, if it still does.
+/// The sandbox of a project that had a whole one, if it still has. Unless it is paused, it runs then.
 fn recover(local: &Local, project: &Project) -> Option<Live> {
-    let entry = project.sandbox.as_ref().filter(|_| project.state == ProjectState::Running)?;
+    let entry = project.sandbox.as_ref().filter(|_| project.state.has_sandbox())?;
     let recovered = local.recover(entry.id, entry.record.as_ref()?, entry.lease.as_ref());
-    let live = recovered.unwrap_or_else(|error| {
+    let awake = recovered.and_then(|live| match live {
+        Some(live) if project.state != ProjectState::Paused => live.sandbox.thaw().map(|()| Some(live)),
+        live => Ok(live),
+    });
+    let live = awake.unwrap_or_else(|error| {
         tracing::error!(project = %project.name, error = error.chain(), "its sandbox cannot be kept");
         None
     })?;
@@ -86,8 +94,10 @@ fn recover(local: &Local, project: &Project) -> Option<Live> {
 
 fn settle_sandbox(store: &Store, project: &mut Project, live: Option<&Live>) -> Result<(), Error> {
     let reason = match project.state {
-        ProjectState::Running if live.is_some() => return Ok(()),
-        ProjectState::Running => {
+        ProjectState::Running | ProjectState::Paused if live.is_some() => return Ok(()),
+        ProjectState::Pausing if live.is_some() => return settled_at(store, project, Transition::Failed),
+        ProjectState::Resuming if live.is_some() => return settled_at(store, project, Transition::Ready),
+        ProjectState::Running | ProjectState::Pausing | ProjectState::Paused | ProjectState::Resuming => {
             project.step(Transition::Stop)?;
             project.step(Transition::Gone)?;
             EndedReason::Lost
@@ -104,6 +114,15 @@ fn settle_sandbox(store: &Store, project: &mut Project, live: Option<&Live>) -> 
     };
     tracing::info!(project = %project.name, ?reason, "stopped");
     project.end(reason, None);
+    store.save(project, Crash)
+}
+
+/// A pause or its end that was cut short leaves a sandbox that runs.
+fn settled_at(store: &Store, project: &mut Project, transition: Transition) -> Result<(), Error> {
+    project.step(transition)?;
+    if let Some(entry) = &mut project.sandbox {
+        entry.paused = None;
+    }
     store.save(project, Crash)
 }
 

@@ -19,7 +19,7 @@ pub(crate) const QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) project: Arc<Project>,
-    /// The running sandbox, and nothing while one is made or ended.
+    /// The sandbox, running or paused, and nothing while that changes.
     pub(crate) live: Option<Arc<Live>>,
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completion, cp, create, doctor, exec, image, inspect, kill, logs, ls, ps, rm, run, serve, set, shell,
-    start, stop, verify, wait,
+    attach, completion, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, serve, set,
+    shell, start, stop, verify, wait,
 };
 use crate::daemon::Host;
 use crate::exit;
@@ -64,6 +64,11 @@ pub enum Command {
     Stop(stop::Stop),
     /// Stop projects and start them again
     Restart(stop::Restart),
+    /// Freeze running projects where they are; their memory stays
+    Pause(pause::Pause),
+    /// Let paused projects go on where they were
+    #[command(visible_alias = "unpause")]
+    Resume(pause::Resume),
     /// Delete projects and their files for good
     #[command(visible_aliases = ["remove", "delete"])]
     Rm(rm::Rm),
@@ -72,7 +77,7 @@ pub enum Command {
     Ls(ls::Ls),
     /// Show everything about projects
     Inspect(inspect::Inspect),
-    /// Run a command in a project; starts it when it is stopped
+    /// Run a command in a project; starts it when it is stopped, resumes it when it is paused
     Exec(exec::Exec),
     /// Open a shell in a project
     #[command(visible_alias = "connect")]

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod kill;
 pub mod logs;
 pub mod ls;
+pub mod pause;
 pub mod ps;
 pub mod rm;
 pub mod run;

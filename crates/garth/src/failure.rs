@@ -127,6 +127,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::Conflict
         | ErrorCode::BeingRemoved
         | ErrorCode::NotRunning
+        | ErrorCode::Paused
         | ErrorCode::ImageInUse => Exit::Conflict,
         ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak => Exit::Refused,
         ErrorCode::LimitRefused | ErrorCode::NoSpace => Exit::Limit,

@@ -107,13 +107,15 @@ fn run(cli: Cli, format: Format) -> Result<u8> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {
     use commands::{
-        attach, cp, create, doctor, exec, image, inspect, kill, logs, ls, ps, rm, run, set, shell, start, stop, verify,
-        wait,
+        attach, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, set, shell, start, stop,
+        verify, wait,
     };
     match command {
         Command::Run(args) => run::run(context, args).await,
         Command::Create(args) => create::run(context, args).await,
         Command::Start(args) => start::run(context, args).await,
+        Command::Pause(args) => pause::pause(context, args).await,
+        Command::Resume(args) => pause::resume(context, args).await,
         Command::Stop(args) => stop::stop(context, args).await,
         Command::Restart(args) => stop::restart(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,

@@ -23,6 +23,7 @@ use crate::Level;
 use crate::error::{Doing, ErrorKind, Result};
 use crate::handshake::CgroupDirs;
 
+mod freezer;
 mod v1;
 mod v2;
 
@@ -157,10 +158,38 @@ impl Cgroups {
 
     /// Makes the cgroups of a new slot, with these limits.
     pub(crate) fn create(&self, slot: &str, limits: &Limits) -> std::result::Result<(), ErrorKind> {
-        for directory in self.directories(slot) {
+        for directory in self.all_directories(slot) {
             fs::create_dir(&directory)?;
         }
         self.limit(slot, limits)
+    }
+
+    /// The slot's cgroup in the v2 tree, which a hybrid host has too: inits are cloned into it.
+    pub(crate) fn in_v2_tree(&self, slot: &str) -> Option<PathBuf> {
+        match self {
+            Self::V1(v1) => Some(v1.unified()?.join(slot)),
+            Self::V2(v2) => Some(v2.directory(slot)),
+        }
+    }
+
+    /// Brings every process of a sandbox to rest and waits until they are; after an error they run.
+    pub(crate) fn freeze(&self, slot: &str, level: Level) -> std::result::Result<(), ErrorKind> {
+        freezer::freeze(&self.frozen_with(slot, level)?)
+    }
+
+    /// Has them run again.
+    pub(crate) fn thaw(&self, slot: &str, level: Level) -> std::result::Result<(), ErrorKind> {
+        match self.frozen_with(slot, level) {
+            // Then nothing was brought to rest.
+            Err(ErrorKind::NoFreezer) => Ok(()),
+            directory => Ok(freezer::thaw(&directory?)?),
+        }
+    }
+
+    /// The cgroup that holds a sandbox's processes and no other: no spawner, no keeper, who serve those that run.
+    fn frozen_with(&self, slot: &str, level: Level) -> std::result::Result<PathBuf, ErrorKind> {
+        let directory = self.in_v2_tree(slot).ok_or(ErrorKind::NoFreezer)?;
+        Ok(if level == Level::Sysbox { directory.join(BOX) } else { directory })
     }
 
     pub(crate) fn limit(&self, slot: &str, limits: &Limits) -> std::result::Result<(), ErrorKind> {

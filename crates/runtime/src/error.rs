@@ -36,6 +36,15 @@ pub enum ErrorKind {
         /// How long was waited.
         seconds: u64,
     },
+    /// The sandbox cannot be paused: one of its processes is stuck in the kernel. It runs on.
+    #[error("its processes did not come to rest within {seconds} s")]
+    Restless {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The machine has no way to bring processes to rest.
+    #[error("there is no cgroup v2 tree, by which processes are brought to rest")]
+    NoFreezer,
     /// The new limit is below what is used now.
     #[error("the sandbox uses more than that now")]
     InUse,

@@ -18,7 +18,7 @@ pub(crate) enum Request {
     Slot,
     /// Show these cgroups (one detached mount each comes along) below `/sys/fs/cgroup`, in the order of `Base`.
     Cgroups,
-    /// Clone an init: its channel and its listener come along, and on v2 the cgroup to make it in.
+    /// Clone an init: its channel and its listener come along, and the cgroup of the v2 tree to make it in, where there is one.
     Init,
     /// Clone a keeper, which serves the channel that comes along.
     Keeper,

@@ -152,6 +152,16 @@ impl Sandbox {
         })
     }
 
+    /// Brings all its processes to rest, until [`Self::thaw`]; their memory stays. After an error they run.
+    pub fn freeze(&self) -> Result<()> {
+        self.slot(|slot| self.shared.cgroups.freeze(&slot.name, slot.level)).doing(|| format!("freeze {}", self.id))
+    }
+
+    /// Has its processes run again, if they do not.
+    pub fn thaw(&self) -> Result<()> {
+        self.slot(|slot| self.shared.cgroups.thaw(&slot.name, slot.level)).doing(|| format!("thaw {}", self.id))
+    }
+
     /// What it uses.
     pub fn usage(&self) -> Result<Usage> {
         self.slot(|slot| {

@@ -414,6 +414,8 @@ impl Shared {
 
     /// Makes a used slot like new.
     pub(crate) fn reset(&self, slot: &mut Slot) {
+        // A sandbox that was destroyed at rest leaves its cgroup so.
+        let _ = self.cgroups.thaw(&slot.name, slot.level);
         self.cgroups.forget(&slot.name);
         slot.base = self.cgroups.usage(&slot.name).unwrap_or_default();
     }

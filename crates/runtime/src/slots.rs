@@ -353,10 +353,7 @@ impl Slot {
         let listener = listen(&directory, &self.name).doing(|| format!("listen in {}", directory.display()))?;
         let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
         ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
-        let into = match cgroups {
-            Cgroups::V1(_) => None,
-            Cgroups::V2(v2) => Some(File::open(v2.directory(&self.name)).doing(|| "open the cgroup".to_owned())?),
-        };
+        let into = cgroups.in_v2_tree(&self.name).map(File::open).transpose().doing(|| "open the cgroup".to_owned())?;
         let mut fds = vec![theirs.as_fd(), listener.as_fd()];
         fds.extend(into.as_ref().map(AsFd::as_fd));
         let process = spawner.child(&Request::Init, &fds)?;

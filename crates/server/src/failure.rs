@@ -61,6 +61,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::ImageBuiltIn(_) | ErrorKind::ImageInUse(_) => ErrorCode::ImageInUse,
         ErrorKind::BeingRemoved(_) => ErrorCode::BeingRemoved,
         ErrorKind::NotRunning(_) => ErrorCode::NotRunning,
+        ErrorKind::Paused(_) => ErrorCode::Paused,
         ErrorKind::NotEphemeral(_) | ErrorKind::Transition(_) | ErrorKind::Contended(_) => ErrorCode::Conflict,
         ErrorKind::Spec(_) => ErrorCode::InvalidRequest,
         ErrorKind::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
@@ -72,6 +73,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Image => ErrorCode::ImageRefused,
         ErrorKind::Start | ErrorKind::Sandbox => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
+        ErrorKind::Pause => ErrorCode::PauseFailed,
         ErrorKind::Agent => ErrorCode::AgentUnreachable,
         ErrorKind::Store
         | ErrorKind::StoreCorrupt { .. }
@@ -94,6 +96,7 @@ fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::Conflict
         | ErrorCode::BeingRemoved
         | ErrorCode::NotRunning
+        | ErrorCode::Paused
         | ErrorCode::ImageInUse => StatusCode::CONFLICT,
         ErrorCode::LimitRefused
         | ErrorCode::ImageRefused
@@ -104,8 +107,10 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ErrorCode::StartFailed | ErrorCode::StopFailed | ErrorCode::StoreFailed | ErrorCode::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ErrorCode::StartFailed
+        | ErrorCode::StopFailed
+        | ErrorCode::PauseFailed
+        | ErrorCode::StoreFailed
+        | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

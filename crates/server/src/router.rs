@@ -32,6 +32,8 @@ pub(crate) fn documented() -> OpenApiRouter<App> {
         .routes(documented!(projects::list, projects::create))
         .routes(documented!(projects::inspect, projects::patch, projects::remove))
         .routes(documented!(projects::start))
+        .routes(documented!(projects::pause))
+        .routes(documented!(projects::resume))
         .routes(documented!(projects::stop))
         .routes(documented!(projects::restart))
         .routes(documented!(verify::verify))

@@ -8,7 +8,7 @@ use garth_engine::{ImageEntry, Inspection};
 use garth_spec::ByteSize;
 
 pub(crate) fn project(project: &garth_engine::Project) -> Project {
-    let sandbox = project.sandbox.as_ref().filter(|_| project.state == garth_spec::ProjectState::Running);
+    let sandbox = project.sandbox.as_ref().filter(|_| project.state.has_sandbox());
     Project {
         name: project.name.clone(),
         id: project.id,

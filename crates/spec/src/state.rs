@@ -5,14 +5,17 @@ use serde::{Deserialize, Serialize};
 /// Where a project stands. The store keeps it; [`ProjectState::after`] is the only way it changes.
 ///
 /// ```text
-///            create            start            ready
-///  (nothing) -----> creating     +--> starting ------> running
-///                      | made    |       | failed         | stop, or its init ends
-///                      v         |       v                v
-///                   stopped -----+    stopped <------- stopping
-///                      | remove                 gone
+///            create            start            ready            pause             rests
+///  (nothing) -----> creating     +--> starting ------> running <------> pausing -------> paused
+///                      | made    |       | failed         |  ^   failed                  |  ^
+///                      v         |       v                |  | ready             resume  v  | failed
+///                   stopped -----+    stopped             |  +------------------------ resuming
+///                      | remove          ^                | stop, or its init ends; from the other three too
+///                      v                 |     gone       v
+///                   removing             +------------ stopping
+///                      |
 ///                      v
-///                   removing ----> (nothing)
+///                  (nothing)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -26,6 +29,12 @@ pub enum ProjectState {
     Starting,
     /// Its sandbox answers.
     Running,
+    /// Its sandbox is being brought to rest; a crash here undoes it.
+    Pausing,
+    /// Its sandbox is there and nothing in it runs.
+    Paused,
+    /// Its sandbox is being woken; a crash here finishes it.
+    Resuming,
     /// Its sandbox is being ended.
     Stopping,
     /// Its disk is being deleted; a crash here finishes it.
@@ -41,8 +50,14 @@ pub enum Transition {
     Start,
     /// The agent answers.
     Ready,
-    /// The sandbox could not be made.
+    /// The sandbox could not be made, brought to rest or woken.
     Failed,
+    /// Someone wants it at rest.
+    Pause,
+    /// Nothing in it runs.
+    Rests,
+    /// Someone wants it awake.
+    Resume,
     /// Someone wants it stopped, or its init has ended.
     Stop,
     /// Nothing of the sandbox is left.
@@ -64,15 +79,26 @@ pub struct TransitionRefused {
 impl ProjectState {
     /// The state after a transition: the whole table, in one place.
     pub fn after(self, transition: Transition) -> Result<Self, TransitionRefused> {
-        use ProjectState::{Creating, Removing, Running, Starting, Stopped, Stopping};
-        use Transition::{Failed, Gone, Made, Ready, Remove, Start, Stop};
+        use ProjectState::{Creating, Paused, Pausing, Removing, Resuming, Running, Starting, Stopped, Stopping};
+        use Transition::{Failed, Gone, Made, Pause, Ready, Remove, Rests, Resume, Start, Stop};
         match (self, transition) {
             (Creating, Made) | (Starting, Failed) | (Stopping, Gone) => Ok(Stopped),
             (Stopped, Start) => Ok(Starting),
-            (Starting, Ready) => Ok(Running),
-            (Running, Stop) => Ok(Stopping),
+            (Starting | Resuming, Ready) | (Pausing, Failed) => Ok(Running),
+            (Running, Pause) => Ok(Pausing),
+            (Pausing, Rests) | (Resuming, Failed) => Ok(Paused),
+            (Paused, Resume) => Ok(Resuming),
+            (Running | Pausing | Paused | Resuming, Stop) => Ok(Stopping),
             (Creating | Stopped, Remove) => Ok(Removing),
             (state, transition) => Err(TransitionRefused { state, transition }),
+        }
+    }
+
+    /// Whether there is a whole sandbox, running or at rest.
+    pub fn has_sandbox(self) -> bool {
+        match self {
+            Self::Running | Self::Pausing | Self::Paused | Self::Resuming => true,
+            Self::Creating | Self::Stopped | Self::Starting | Self::Stopping | Self::Removing => false,
         }
     }
 }
@@ -84,6 +110,9 @@ impl fmt::Display for ProjectState {
             Self::Stopped => "stopped",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resuming => "resuming",
             Self::Stopping => "stopping",
             Self::Removing => "removing",
         })
@@ -96,7 +125,10 @@ impl fmt::Display for Transition {
             Self::Made => "be finished",
             Self::Start => "be started",
             Self::Ready => "become ready",
-            Self::Failed => "fail to start",
+            Self::Failed => "fail at what is done to it",
+            Self::Pause => "be paused",
+            Self::Rests => "be at rest",
+            Self::Resume => "be resumed",
             Self::Stop => "be stopped",
             Self::Gone => "be gone",
             Self::Remove => "be removed",
@@ -108,11 +140,14 @@ impl fmt::Display for Transition {
 mod tests {
     use super::*;
 
-    const STATES: [ProjectState; 6] = [
+    const STATES: [ProjectState; 9] = [
         ProjectState::Creating,
         ProjectState::Stopped,
         ProjectState::Starting,
         ProjectState::Running,
+        ProjectState::Pausing,
+        ProjectState::Paused,
+        ProjectState::Resuming,
         ProjectState::Stopping,
         ProjectState::Removing,
     ];
@@ -129,6 +164,10 @@ mod tests {
             Transition::Made,
             Transition::Start,
             Transition::Ready,
+            Transition::Failed,
+            Transition::Pause,
+            Transition::Rests,
+            Transition::Resume,
             Transition::Stop,
             Transition::Gone,
             Transition::Remove,
@@ -141,6 +180,21 @@ mod tests {
     fn only_a_stopped_project_starts() {
         for state in STATES {
             assert_eq!(state.after(Transition::Start).is_ok(), state == ProjectState::Stopped, "{state}");
+        }
+    }
+
+    #[test]
+    fn only_a_running_project_is_paused_and_only_a_paused_one_resumed() {
+        for state in STATES {
+            assert_eq!(state.after(Transition::Pause).is_ok(), state == ProjectState::Running, "{state}");
+            assert_eq!(state.after(Transition::Resume).is_ok(), state == ProjectState::Paused, "{state}");
+        }
+    }
+
+    #[test]
+    fn whatever_has_a_sandbox_can_be_stopped() {
+        for state in STATES {
+            assert_eq!(state.after(Transition::Stop).is_ok(), state.has_sandbox(), "{state}");
         }
     }
 }

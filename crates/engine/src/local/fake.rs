@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) disks: BTreeMap<ProjectId, (ImageId, u64)>,
     pub(crate) sandboxes: BTreeMap<SandboxId, ProjectId>,
     pub(crate) leases: BTreeSet<SandboxId>,
+    /// Sandboxes at rest.
+    pub(crate) frozen: BTreeSet<SandboxId>,
     pub(crate) starts: u64,
     /// What no host could do and the engine asked for.
     pub(crate) impossible: Vec<String>,
@@ -228,6 +230,7 @@ impl Fake {
     pub(super) fn sweep_sandboxes(&self, keep: &[SandboxId]) -> Result<(), Error> {
         self.act("sweep", |world| {
             world.sandboxes.retain(|id, _| keep.contains(id));
+            world.frozen.retain(|id| keep.contains(id));
             Ok(())
         })
     }
@@ -275,6 +278,21 @@ impl FakeSandbox {
         self.host.act("set_limits", |_| Ok(()))
     }
 
+    pub(super) fn freeze(&self) -> Result<(), Error> {
+        self.host.act("freeze", |world| match world.sandboxes.contains_key(&self.id) {
+            // One whose init is gone is an empty cgroup, which is at rest at once.
+            false => Ok(()),
+            true => world.frozen.insert(self.id).then_some(()).ok_or_else(|| format!("{} paused twice", self.id)),
+        })
+    }
+
+    pub(super) fn thaw(&self) -> Result<(), Error> {
+        self.host.act("thaw", |world| {
+            world.frozen.remove(&self.id);
+            Ok(())
+        })
+    }
+
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         Ok(Usage::default())
     }
@@ -282,6 +300,7 @@ impl FakeSandbox {
     pub(super) fn destroy(&self) -> Result<(), Error> {
         self.host.act("destroy", |world| {
             world.sandboxes.remove(&self.id);
+            world.frozen.remove(&self.id);
             Ok(())
         })
     }

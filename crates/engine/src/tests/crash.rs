@@ -27,6 +27,8 @@ async fn everything(dir: &Path) {
     let brief = Some(Duration::from_millis(1));
     scene.create("kept").await.expect("create");
     engine.start(&named("kept")).await.expect("start");
+    engine.pause(&named("kept")).await.expect("pause");
+    engine.resume(&named("kept")).await.expect("resume");
     scene.create("stopped").await.expect("create");
     engine.start(&named("stopped")).await.expect("start");
     let smaller = |spec: &ProjectSpec| {
@@ -63,6 +65,7 @@ async fn work_for_ever(dir: &Path) {
                 // What an earlier daemon left may be in the way; it is removed in the end.
                 let _ = scene.create(name.as_str()).await;
                 scene.engine.start(&name).await.expect("start");
+                scene.engine.pause(&name).await.expect("pause");
                 scene.engine.restart(&name, Some(Duration::ZERO)).await.expect("restart");
                 scene.engine.stop(&name, Some(Duration::from_millis(1))).await.expect("stop");
                 scene.engine.remove(&name).await.expect("remove");

@@ -89,6 +89,64 @@ async fn a_stop_that_fails_is_finished_by_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_paused_project_is_resumed_by_whoever_needs_it_and_by_no_one_else() {
+    let (_dir, scene) = scene().await;
+    scene.create("web").await.expect("create");
+    let name = named("web");
+    let refused = scene.engine.pause(&name).await.expect_err("stopped");
+    assert!(matches!(refused.kind(), ErrorKind::Transition(_)), "{refused}");
+    let before = scene.engine.start(&name).await.expect("start");
+    for _ in 0..2 {
+        assert_eq!(scene.engine.pause(&name).await.expect("pause").state, ProjectState::Paused);
+    }
+    assert_eq!(scene.orphans(), [""; 0]);
+    let refused = scene.engine.running(&name, StartPolicy::Never).await.expect_err("paused");
+    assert_eq!(*refused.kind(), ErrorKind::Paused(name.clone()));
+    let (project, _) = scene.engine.running(&name, StartPolicy::Start).await.expect("resumed");
+    assert_eq!((project.state, &project.sandbox), (ProjectState::Running, &before.sandbox));
+    assert_eq!(scene.engine.resume(&name).await.expect("runs").state, ProjectState::Running);
+    assert_eq!((scene.host.look().starts, scene.orphans().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_pause_that_fails_leaves_it_running_and_a_resume_that_fails_paused() {
+    let (_dir, scene) = scene().await;
+    scene.create("web").await.expect("create");
+    scene.engine.start(&named("web")).await.expect("start");
+    scene.host.change(|world| world.broken.insert("freeze".to_owned()));
+    scene.engine.pause(&named("web")).await.expect_err("broken");
+    assert_eq!(scene.state("web"), Some(ProjectState::Running));
+    scene.host.change(|world| world.broken = ["thaw".to_owned()].into());
+    scene.engine.pause(&named("web")).await.expect("pause");
+    scene.engine.resume(&named("web")).await.expect_err("broken");
+    assert_eq!(scene.state("web"), Some(ProjectState::Paused));
+    assert_eq!(scene.orphans(), [""; 0]);
+    scene.engine.stop(&named("web"), None).await.expect("what cannot be woken is ended");
+    assert_eq!(scene.state("web"), Some(ProjectState::Stopped));
+    assert_eq!(scene.orphans(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_paused_project_stays_paused_over_a_restart_of_the_daemon() {
+    let (dir, scene) = scene().await;
+    for name in ["kept", "lost"] {
+        scene.create(name).await.expect("create");
+        scene.engine.start(&named(name)).await.expect("start");
+        scene.engine.pause(&named(name)).await.expect("pause");
+    }
+    let lost = scene.engine.inspect(&named("lost")).await.expect("inspect").project.sandbox.clone().expect("one").id;
+    scene.engine.clone().close().await.expect("close");
+    drop(scene);
+    crate::local::fake::Fake::open(&super::scene::world_file(dir.path())).change(|world| world.sandboxes.remove(&lost));
+    let scene = Scene::open(dir.path()).await.expect("open");
+    assert_eq!(scene.state("kept"), Some(ProjectState::Paused));
+    assert_eq!(scene.state("lost"), Some(ProjectState::Stopped));
+    assert_eq!(scene.orphans(), [""; 0]);
+    assert_eq!(scene.engine.start(&named("kept")).await.expect("start").state, ProjectState::Running);
+    assert_eq!(scene.orphans(), [""; 0]);
+}
+
+#[tokio::test]
 async fn who_comes_after_a_removal_is_refused_by_its_kind() {
     let (_dir, scene) = scene().await;
     scene.create("web").await.expect("create");
@@ -253,6 +311,8 @@ async fn disks_beyond_a_restored_backup_come_back_as_projects() {
 enum Ask {
     Create(usize),
     Start(usize),
+    Pause(usize),
+    Resume(usize),
     Stop(usize),
     Restart(usize),
     Remove(usize),
@@ -267,10 +327,21 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
     let name = 0..NAMES.len();
-    let breakable = prop::sample::select(vec!["create_disk", "lease", "start", "destroy", "release", "remove_disk"]);
+    let breakable = prop::sample::select(vec![
+        "create_disk",
+        "lease",
+        "start",
+        "freeze",
+        "thaw",
+        "destroy",
+        "release",
+        "remove_disk",
+    ]);
     let ask = prop_oneof![
         4 => name.clone().prop_map(Ask::Create),
         4 => name.clone().prop_map(Ask::Start),
+        3 => name.clone().prop_map(Ask::Pause),
+        2 => name.clone().prop_map(Ask::Resume),
         3 => name.clone().prop_map(Ask::Stop),
         1 => name.clone().prop_map(Ask::Restart),
         3 => name.clone().prop_map(Ask::Remove),
@@ -290,6 +361,8 @@ async fn put(scene: Arc<Scene>, ask: Ask) {
     match ask {
         Ask::Create(i) => drop(scene.create(NAMES[i]).await),
         Ask::Start(i) => drop(engine.start(&named(NAMES[i])).await),
+        Ask::Pause(i) => drop(engine.pause(&named(NAMES[i])).await),
+        Ask::Resume(i) => drop(engine.resume(&named(NAMES[i])).await),
         Ask::Stop(i) => drop(engine.stop(&named(NAMES[i]), zero).await),
         Ask::Restart(i) => drop(engine.restart(&named(NAMES[i]), zero).await),
         Ask::Remove(i) => drop(engine.remove(&named(NAMES[i])).await),

@@ -38,10 +38,14 @@ impl Scene {
     /// Says what of the host does not fit what the engine says, while nothing is under way.
     pub(super) fn orphans(&self) -> Vec<String> {
         let projects = self.engine.list();
-        let World { disks, sandboxes, leases, impossible, images, .. } = self.host.look();
+        let World { disks, sandboxes, leases, frozen, impossible, images, .. } = self.host.look();
         let mut wrong = impossible;
         for project in &projects {
-            if !matches!(project.state, ProjectState::Stopped | ProjectState::Running) {
+            let id = project.sandbox.as_ref().map(|entry| entry.id);
+            if id.is_some_and(|id| frozen.contains(&id)) != (project.state == ProjectState::Paused) {
+                wrong.push(format!("{} is {} and its sandbox is not", project.name, project.state));
+            }
+            if !matches!(project.state, ProjectState::Stopped | ProjectState::Running | ProjectState::Paused) {
                 wrong.push(format!("{} is {}", project.name, project.state));
             }
             if !disks.contains_key(&project.id) {
@@ -51,7 +55,7 @@ impl Scene {
                 wrong.push(format!("the disk of {} has another limit", project.name));
             }
             let running = sandboxes.values().filter(|owner| **owner == project.id).count();
-            if running != usize::from(project.state == ProjectState::Running) {
+            if running != usize::from(project.state.has_sandbox()) {
                 wrong.push(format!("{} is {} and has {running} sandboxes", project.name, project.state));
             }
         }

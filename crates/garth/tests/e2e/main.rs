@@ -8,6 +8,7 @@ mod bad_input;
 mod containment;
 mod files;
 mod lifecycle;
+mod pause;
 mod processes;
 mod real_job;
 mod verify;

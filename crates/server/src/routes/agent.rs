@@ -24,7 +24,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Anything for the agent, which answers; a stopped project is started first, unless the header `garth-start` is
+/// Anything for the agent, which answers; a stopped project is started first, a paused one resumed, unless the header `garth-start` is
 /// `never`. An answer with the header `garth-error` is the daemon's own.
 #[utoipa::path(
     method(get, put, post, delete, head, options, patch), path = "/v1/projects/{name}/agent/{path}",

@@ -5,7 +5,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use garth_api::{Changed, CreateProject, ErrorBody, Project, ProjectList, ProjectPatch, StopRequest};
 use garth_engine::NewProject;
-use garth_spec::{ProjectName, ProjectSpec, ProjectState};
+use garth_spec::{ProjectName, ProjectSpec};
 use http::StatusCode;
 
 use crate::failure::Failure;
@@ -59,8 +59,8 @@ pub(crate) async fn patch(
     Json(patch): Json<ProjectPatch>,
 ) -> Result<Answer<Changed>, Failure> {
     let changed = app.engine.change(&name, |spec| patch.apply(spec)).await?;
-    let runs = changed.project.state == ProjectState::Running;
-    let at_next_start = if runs { waiting(&changed.before, &changed.project.spec) } else { Vec::new() };
+    let at_next_start =
+        if changed.project.state.has_sandbox() { waiting(&changed.before, &changed.project.spec) } else { Vec::new() };
     Ok(Answer(Changed { project: view::project(&changed.project), at_next_start, stopped: changed.stopped }))
 }
 
@@ -87,13 +87,32 @@ pub(crate) async fn remove(State(app): State<App>, Name(name): Name<ProjectName>
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Starts a project; done when its agent can be reached. One that runs stays as it is.
+/// Starts a project; done when its agent can be reached. One that runs stays as it is, one that is paused is resumed.
 #[utoipa::path(
     post, path = "/v1/projects/{name}/start", params(("name" = String, Path)),
     responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub(crate) async fn start(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
     Ok(answer(app.engine.start(&name).await?))
+}
+
+/// Pauses a running project: done when nothing in its sandbox runs. Its memory and its addresses stay. One that is
+/// paused stays so.
+#[utoipa::path(
+    post, path = "/v1/projects/{name}/pause", params(("name" = String, Path)),
+    responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub(crate) async fn pause(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
+    Ok(answer(app.engine.pause(&name).await?))
+}
+
+/// Has a paused project go on where it was. One that runs does already.
+#[utoipa::path(
+    post, path = "/v1/projects/{name}/resume", params(("name" = String, Path)),
+    responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub(crate) async fn resume(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
+    Ok(answer(app.engine.resume(&name).await?))
 }
 
 /// Stops a project; done when nothing of its sandbox is left.

@@ -26,6 +26,8 @@ async fn everything(yard: &Yard) -> Result<(), ClientError> {
     let now = StopRequest { grace_ms: Some(100) };
     client.create(&yard.project("kept")).await?;
     run(client, &named("kept"), &["sh", "-c", "echo kept > /root/f; sync"]).await?;
+    client.pause(&named("kept")).await?;
+    client.resume(&named("kept")).await?;
     client.create(&yard.project("stopped")).await?;
     client.start(&named("stopped")).await?;
     let limits = LimitsPatch { disk: Some(ByteSize::mib(300)), pids: Some(99), ..LimitsPatch::default() };
@@ -80,7 +82,7 @@ async fn settle(yard: &Yard, fault: &str) {
     for project in yard.client.projects().await.expect("projects").projects {
         let ok = match project.state {
             ProjectState::Stopped => true,
-            ProjectState::Running => {
+            ProjectState::Running | ProjectState::Paused => {
                 yard.client.agent(&project.name, health()).await.is_ok_and(|answer| answer.status().is_success())
             }
             _ => false,

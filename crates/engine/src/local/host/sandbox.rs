@@ -59,6 +59,14 @@ impl HostSandbox {
         }
     }
 
+    pub(in crate::local) fn freeze(&self) -> Result<(), Error> {
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.freeze().explain()
+    }
+
+    pub(in crate::local) fn thaw(&self) -> Result<(), Error> {
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.thaw().explain()
+    }
+
     pub(in crate::local) fn usage(&self) -> Result<Usage, Error> {
         let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage().explain()?;
         Ok(Usage { memory: usage.memory, cpu_micros: usage.cpu_micros, pids: usage.pids, oom_kills: usage.oom_kills })

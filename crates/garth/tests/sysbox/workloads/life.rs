@@ -56,6 +56,21 @@ pub fn daemon_killed(_: &Stage) -> Checked {
     equal("meminfo", &yard.sh("stays", "head -1 /proc/meminfo"), "MemTotal:         524288 kB")
 }
 
+/// The sandbox itself: owners are as they were, and so is the process that made them.
+pub fn paused(stage: &Stage) -> Checked {
+    let line = "rm -rf /root/asleep; mkdir /root/asleep; touch /root/asleep/f; chown 1000:1000 /root/asleep/f; exec 9> /root/asleep/held; \
+                flock 9; exec sleep infinity";
+    let process = stage.yard.ok(&["exec", "-d", ONE, "--", "sh", "-c", line]);
+    eventually("it holds its lock", || !stage.yard.sh_succeeds(ONE, "flock -n /root/asleep/held true"));
+    stage.yard.ok(&["pause", ONE]);
+    equal("state", stage.yard.json(&["inspect", ONE])["state"].as_str().unwrap_or_default(), "paused")?;
+    stage.yard.ok(&["resume", ONE]);
+    equal("the file's owner", &stage.sh(ONE, "stat -c %u:%g /root/asleep/f")?, "1000:1000")?;
+    let held = !stage.yard.sh_succeeds(ONE, "flock -n /root/asleep/held true");
+    stage.yard.ok(&["kill", ONE, &process]);
+    ensure(held, "the process that held the lock is gone")
+}
+
 /// Also while the daemon is gone, which then makes another when it is back.
 pub fn keeper_killed(_: &Stage) -> Checked {
     let yard = Yard::new();
