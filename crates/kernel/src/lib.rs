@@ -21,3 +21,4 @@ pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod supervise;
+pub mod tsc;
