@@ -1,7 +1,11 @@
 //! What works on this machine.
 
+use std::path::Path;
+
 use garth_runtime::Level;
 use garth_spec::Runtime;
+
+mod microvm;
 
 /// What was found, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,8 +45,8 @@ impl From<garth_runtime::Finding> for Finding {
     }
 }
 
-/// Looks at this machine and changes nothing; needs no daemon.
-pub fn probe() -> Findings {
+/// Looks at this machine and changes nothing; needs no daemon. The agent's program tries KVM in a process of its own.
+pub fn probe(agent: &[u8], data_dir: Option<&Path>) -> Findings {
     let network = garth_network::Network::probe().into_iter().map(|found| Finding {
         name: found.name.to_owned(),
         ok: found.ok,
@@ -51,32 +55,27 @@ pub fn probe() -> Findings {
     });
     let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
     Findings {
-        runtimes: runtimes.map(|runtime| (runtime, of_runtime(runtime))).into(),
+        runtimes: runtimes.map(|runtime| (runtime, of_runtime(runtime, agent, data_dir))).into(),
         storage: vec![btrfs(), mkfs()],
         network: network.collect(),
     }
 }
 
-fn of_runtime(runtime: Runtime) -> Vec<Finding> {
+pub(crate) fn of_runtime(runtime: Runtime, agent: &[u8], data_dir: Option<&Path>) -> Vec<Finding> {
     match runtime {
         Runtime::Default => garth_runtime::probe(Level::Default).into_iter().map(Finding::from).collect(),
         Runtime::Sysbox => garth_runtime::probe(Level::Sysbox).into_iter().map(Finding::from).collect(),
-        Runtime::Microvm => vec![Finding {
-            name: "handler".to_owned(),
-            ok: false,
-            detail: "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)".to_owned(),
-            fix: None,
-        }],
+        Runtime::Microvm => microvm::findings(agent, data_dir),
     }
 }
 
 /// What a runtime lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
 /// first start says.
-pub(crate) fn missing(runtime: Runtime) -> Option<String> {
+pub(crate) fn missing(runtime: Runtime, agent: &[u8], data_dir: &Path) -> Option<String> {
     if runtime == Runtime::Default {
         return None;
     }
-    let lacking = of_runtime(runtime).into_iter().filter(|finding| !finding.ok);
+    let lacking = of_runtime(runtime, agent, Some(data_dir)).into_iter().filter(|finding| !finding.ok);
     let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }

@@ -11,6 +11,7 @@ use crate::agent::{Agent, Link};
 use crate::data_dir::DataDir;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestReport, KernelSource, Progress};
 use crate::holds::{self, Hold};
 use crate::images::{ImageEntry, ImageFormat, Images};
 use crate::local::{DiskUse, Host, HostConfig, Local, Usage};
@@ -322,6 +323,21 @@ impl Engine {
             removed.map_err(|error| error.doing(|| format!("cannot remove the image {name}")))
         });
         removed.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))?
+    }
+
+    /// Makes what guests start from; one such at a time. It goes on when nobody waits any more.
+    pub async fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<GuestReport, Error> {
+        self.check_open()?;
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::task::spawn_blocking(move || {
+            let made = shared.local.setup_microvm(kernel, &mut progress);
+            made.map_err(|error| error.doing(|| "cannot set up microvm".to_owned()))
+        });
+        made.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))?
     }
 
     /// What works here.

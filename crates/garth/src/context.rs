@@ -1,6 +1,7 @@
 //! What every command works with: the daemon, and how to print.
 
 use std::error::Error as _;
+use std::path::Path;
 use std::time::Duration;
 
 use garth_api::{Client, ClientError, ErrorCode};
@@ -43,6 +44,14 @@ pub struct Context {
 impl Context {
     pub fn new(endpoint: Endpoint, format: Format) -> Self {
         Self { client: endpoint.client(), format, endpoint }
+    }
+
+    /// Where the daemon keeps everything, when that is known here.
+    pub fn data_dir(&self) -> Option<&Path> {
+        match &self.endpoint {
+            Endpoint::DataDir(data_dir) => Some(data_dir),
+            Endpoint::Socket(_) => None,
+        }
     }
 
     /// Asks the daemon, starting one when none answers.

@@ -70,6 +70,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Storage | ErrorKind::DiskMissing(_) => ErrorCode::StorageUnavailable,
         ErrorKind::Network => ErrorCode::NetworkUnavailable,
         ErrorKind::Image => ErrorCode::ImageRefused,
+        ErrorKind::Guest => ErrorCode::SetupFailed,
         ErrorKind::Start | ErrorKind::Sandbox => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
         ErrorKind::Agent => ErrorCode::AgentUnreachable,
@@ -104,8 +105,10 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ErrorCode::StartFailed | ErrorCode::StopFailed | ErrorCode::StoreFailed | ErrorCode::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ErrorCode::SetupFailed
+        | ErrorCode::StartFailed
+        | ErrorCode::StopFailed
+        | ErrorCode::StoreFailed
+        | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use garth_agent_binary::AGENT;
 use garth_api::{Doctor as Report, Finding};
 use garth_spec::Runtime;
 
@@ -19,7 +20,7 @@ pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
     let asked = context.ask(Repeat::Safe, async |client| client.doctor().await).await;
     // Where no daemon can start, what is missing is what one wants to know.
     let report = match &asked {
-        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(),
+        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(AGENT, context.data_dir()),
         _ => asked.clone()?,
     };
     context.print(&report, text)?;

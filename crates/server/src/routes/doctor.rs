@@ -14,8 +14,8 @@ pub(crate) async fn doctor(State(app): State<App>) -> Result<Json<Doctor>, Failu
 }
 
 /// What works on this machine, without a daemon.
-pub fn probe() -> Doctor {
-    report(garth_engine::probe())
+pub fn probe(agent: &[u8], data_dir: Option<&std::path::Path>) -> Doctor {
+    report(garth_engine::probe(agent, data_dir))
 }
 
 fn report(found: Findings) -> Doctor {
