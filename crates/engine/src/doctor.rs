@@ -4,6 +4,9 @@ use garth_runtime::{Level, OciRuntime};
 use garth_spec::{Handler, RuntimeChoice};
 
 use crate::error::{Error, ErrorKind};
+use crate::guest::GuestConfig;
+
+pub(crate) mod microvm;
 
 /// What was found, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,8 +46,17 @@ impl From<garth_runtime::Finding> for Finding {
     }
 }
 
+/// What is known of where sandboxes are to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// The agent's program: it tries KVM in a process of its own.
+    pub agent: &'a [u8],
+    /// How microVMs are run.
+    pub guests: &'a GuestConfig,
+}
+
 /// Looks at this machine and changes nothing; needs no daemon.
-pub fn probe() -> Findings {
+pub fn probe(here: &Here<'_>) -> Findings {
     let network = garth_network::Network::probe().into_iter().map(|found| Finding {
         name: found.name.to_owned(),
         ok: found.ok,
@@ -52,34 +64,29 @@ pub fn probe() -> Findings {
         fix: found.fix,
     });
     Findings {
-        runtimes: Handler::ALL.map(|handler| (handler, of_handler(handler))).into(),
+        runtimes: Handler::ALL.map(|handler| (handler, of_handler(handler, here))).into(),
         storage: vec![btrfs(), mkfs()],
         network: network.collect(),
     }
 }
 
-fn of_handler(handler: Handler) -> Vec<Finding> {
+pub(crate) fn of_handler(handler: Handler, here: &Here<'_>) -> Vec<Finding> {
     let found = match handler {
         Handler::DefaultNative => garth_runtime::probe(Level::Default),
         Handler::SysboxNative => garth_runtime::probe(Level::Sysbox),
         Handler::SysboxRunc => OciRuntime::sysbox().probe(),
         Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
-            return vec![Finding {
-                name: "handler".to_owned(),
-                ok: false,
-                detail: "this version of garth does not have it".to_owned(),
-                fix: None,
-            }];
+            return microvm::findings(handler, here);
         }
     };
     found.into_iter().map(Finding::from).collect()
 }
 
 /// The handler that is preferred of those that work here and will do.
-pub(crate) fn handler(choice: RuntimeChoice) -> Result<Handler, Error> {
+pub(crate) fn handler(choice: RuntimeChoice, here: &Here<'_>) -> Result<Handler, Error> {
     let mut lacking = Vec::new();
     for handler in choice.handlers() {
-        match missing(handler) {
+        match missing(handler, here) {
             None => return Ok(handler),
             Some(missing) => lacking.push((handler, missing)),
         }
@@ -95,11 +102,11 @@ pub(crate) fn handler(choice: RuntimeChoice) -> Result<Handler, Error> {
 
 /// What a handler lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
 /// first start says.
-fn missing(handler: Handler) -> Option<String> {
+fn missing(handler: Handler, here: &Here<'_>) -> Option<String> {
     if handler == Handler::DefaultNative {
         return None;
     }
-    let lacking = of_handler(handler).into_iter().filter(|finding| !finding.ok);
+    let lacking = of_handler(handler, here).into_iter().filter(|finding| !finding.ok);
     let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }

@@ -90,6 +90,9 @@ pub enum ErrorKind {
     /// The image is damaged or holds something that is not taken.
     #[error("the image was refused")]
     Image,
+    /// What guests start from could not be made.
+    #[error("the guest's files could not be made")]
+    Guest,
     /// The sandbox could not be made.
     #[error("the sandbox could not be started")]
     Start,

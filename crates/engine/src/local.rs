@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestReport, KernelSource, Progress};
 use crate::images::{ImageEntry, ImageFormat};
 use crate::project::Project;
 
@@ -267,6 +268,15 @@ impl Local {
     /// Grows the pool or gives space back, where that is due.
     pub(crate) fn maintain(&self) -> Result<(), Error> {
         driver!(self, local => local.maintain())
+    }
+
+    /// Makes what guests start from.
+    pub(crate) fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<GuestReport, Error> {
+        driver!(self, local => local.setup_microvm(kernel, progress))
     }
 
     /// What works here.

@@ -71,6 +71,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Storage | ErrorKind::DiskMissing(_) => ErrorCode::StorageUnavailable,
         ErrorKind::Network => ErrorCode::NetworkUnavailable,
         ErrorKind::Image => ErrorCode::ImageRefused,
+        ErrorKind::Guest => ErrorCode::SetupFailed,
         ErrorKind::Start | ErrorKind::Sandbox => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
         ErrorKind::Pause => ErrorCode::PauseFailed,
@@ -107,7 +108,8 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ErrorCode::StartFailed
+        ErrorCode::SetupFailed
+        | ErrorCode::StartFailed
         | ErrorCode::StopFailed
         | ErrorCode::PauseFailed
         | ErrorCode::StoreFailed

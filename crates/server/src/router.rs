@@ -12,7 +12,7 @@ use utoipa_axum::routes as documented;
 
 use crate::failure::Failure;
 use crate::openapi;
-use crate::routes::{agent, doctor, hold, images, projects, verify, version};
+use crate::routes::{agent, doctor, hold, images, projects, setup, verify, version};
 
 /// What every handler can see.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ pub(crate) fn documented() -> OpenApiRouter<App> {
         .routes(documented!(images::list, images::import))
         .routes(documented!(images::inspect, images::remove))
         .routes(documented!(doctor::doctor))
+        .routes(documented!(setup::microvm))
 }
 
 /// The whole server.

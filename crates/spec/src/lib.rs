@@ -27,6 +27,6 @@ pub use name::{ImageName, InvalidName, ProjectName};
 pub use network::{Network, UnknownNetwork};
 pub use probe::{Observed, ProbeCall, ProbeReport, ProbeRequest, Try};
 pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
-pub use runtime::{Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
+pub use runtime::{Accel, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
 pub use state::{ProjectState, Transition, TransitionRefused};

@@ -124,6 +124,32 @@ impl From<Handler> for RuntimeChoice {
     }
 }
 
+/// What may run the instructions of microVMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accel {
+    /// KVM where it works; else QEMU alone runs guests, by its translator.
+    #[default]
+    Auto,
+    /// KVM and nothing else.
+    Kvm,
+    /// QEMU's translator, also where KVM works.
+    Tcg,
+}
+
+impl Accel {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Kvm, Self::Tcg];
+
+    /// As a word on a command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
 /// A runtime that Garth does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown runtime {0:?}: use default, sysbox or microvm")]

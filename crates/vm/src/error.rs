@@ -5,7 +5,7 @@ use std::io;
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The program is not installed.
-    #[error("{program} is missing: {what}")]
+    #[error("{program} is not installed")]
     Missing {
         /// What was looked for.
         program: String,
@@ -89,6 +89,14 @@ impl Error {
     /// The kind, to decide by.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
+    }
+
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&str> {
+        match &self.kind {
+            ErrorKind::Missing { what, .. } => Some(what),
+            _ => None,
+        }
     }
 
     #[cfg(test)]

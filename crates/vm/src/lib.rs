@@ -15,6 +15,7 @@
 
 mod error;
 pub mod guest;
+pub mod host;
 mod machine;
 mod program;
 pub mod qemu;

@@ -72,6 +72,6 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_named() {
         let error = Program::find("no-such-vmm", "install it").expect_err("missing");
-        assert_eq!(error.to_string(), "no-such-vmm is missing: install it");
+        assert_eq!((error.to_string().as_str(), error.hint()), ("no-such-vmm is not installed", Some("install it")));
     }
 }

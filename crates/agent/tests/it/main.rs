@@ -3,6 +3,7 @@
 mod envd;
 mod files;
 mod init;
+mod kvm;
 mod probe;
 mod processes;
 mod running;

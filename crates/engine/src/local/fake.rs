@@ -16,6 +16,7 @@ use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, 
 use crate::agent::Agent;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestReport, KernelSource, Progress, Step};
 use crate::images::{ImageEntry, ImageFormat};
 
 /// What there is.
@@ -244,6 +245,28 @@ impl Fake {
 
     pub(super) fn maintain(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// A kernel of the user's is refused, so that tests see a setup fail.
+    pub(super) fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<GuestReport, Error> {
+        for done in [0, 10] {
+            progress(Progress { step: Step::Download, done, total: 10 });
+        }
+        match kernel {
+            KernelSource::Distribution => Ok(GuestReport {
+                release: "6.12".to_owned(),
+                source: vec!["linux-image 6.12-1".to_owned()],
+                directory: self.path.with_file_name("guest"),
+                lacking: Vec::new(),
+            }),
+            KernelSource::File { kernel, .. } => {
+                Err(Error::because(ErrorKind::Guest, format!("{} is no kernel", kernel.display())).hint("another"))
+            }
+        }
     }
 
     pub(super) fn findings(&self) -> Findings {

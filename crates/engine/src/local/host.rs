@@ -1,6 +1,7 @@
 //! This host: the crates that touch it, called with what a project asks for.
 
 mod failure;
+mod guest;
 mod order;
 mod sandbox;
 
@@ -19,8 +20,9 @@ use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
 use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, Stored};
-use crate::doctor::{Finding, Findings};
+use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
+use crate::guest::GuestConfig;
 use crate::images::{ImageEntry, ImageFormat};
 use crate::project::random_bits;
 use failure::Explain as _;
@@ -33,6 +35,7 @@ const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct HostConfig {
     pub(crate) data_dir: PathBuf,
+    pub(crate) guests: GuestConfig,
     pub(crate) agent: &'static [u8],
 }
 
@@ -40,6 +43,8 @@ pub(crate) struct HostConfig {
 #[derive(Debug)]
 pub(crate) struct Host {
     data_dir: PathBuf,
+    guests: GuestConfig,
+    agent: &'static [u8],
     /// Opened again when it could not be: what it lacks may have been installed.
     pool: Mutex<Option<Pool>>,
     network: garth_network::Network,
@@ -47,6 +52,8 @@ pub(crate) struct Host {
     /// Gone once the host is closed.
     sandboxes: RwLock<Option<Arc<Sandboxes>>>,
     host_image: Mutex<Option<(ImageId, Instant)>>,
+    /// Held while the files of guests are made.
+    setup: Mutex<()>,
 }
 
 impl Host {
@@ -54,25 +61,32 @@ impl Host {
     pub(crate) fn open(config: HostConfig) -> Result<Self, Error> {
         let data_dir = config.data_dir;
         let refuse = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("agent");
-        let agent = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
+        let binary = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
         let tag = tag(&data_dir);
         tracing::info!(tag, data_dir = %data_dir.display(), "what is ours on this host has this tag in its name");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
-        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
+        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent: binary };
         let sandboxes = Sandboxes::open(sandboxes).explain();
         let sandboxes = sandboxes.map_err(|error| error.doing(|| "cannot prepare for sandboxes".to_owned()))?;
         let host = Self {
             data_dir,
+            guests: config.guests,
+            agent: config.agent,
             pool: Mutex::default(),
             network,
             prepared: false.into(),
             sandboxes: RwLock::new(Some(Arc::new(sandboxes))),
             host_image: Mutex::default(),
+            setup: Mutex::default(),
         };
         if let Err(error) = host.pool() {
             tracing::error!(error = error.chain(), hint = error.suggestion(), "there is no pool of disks");
         }
         Ok(host)
+    }
+
+    fn here(&self) -> Here<'_> {
+        Here { agent: self.agent, guests: &self.guests }
     }
 
     fn pool(&self) -> Result<Pool, Error> {
@@ -177,7 +191,7 @@ impl Host {
     }
 
     pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
-        crate::doctor::handler(choice)
+        crate::doctor::handler(choice, &self.here())
     }
 
     pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
@@ -296,7 +310,7 @@ impl Host {
 
     pub(super) fn findings(&self) -> Findings {
         let pool = self.pool().map(|pool| (format!("{:?}", pool.driver()).to_lowercase(), pool.warnings().to_vec()));
-        let mut findings = crate::doctor::probe();
+        let mut findings = crate::doctor::probe(&self.here());
         findings.storage.insert(
             0,
             match pool {

@@ -1,7 +1,9 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use garth_agent_binary::AGENT;
 use garth_api::{Doctor as Report, Finding};
+use garth_server::GuestConfig;
 use garth_spec::Runtime;
 
 use crate::context::{Context, Format, Repeat};
@@ -19,7 +21,7 @@ pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
     let asked = context.ask(Repeat::Safe, async |client| client.doctor().await).await;
     // Where no daemon can start, what is missing is what one wants to know.
     let report = match &asked {
-        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(),
+        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(AGENT, &GuestConfig::default()),
         _ => asked.clone()?,
     };
     context.print(&report, text)?;

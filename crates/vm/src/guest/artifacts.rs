@@ -57,6 +57,11 @@ impl Artifacts {
         self.directory.join("initrd.img")
     }
 
+    /// Where all of them are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What they were made of.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
