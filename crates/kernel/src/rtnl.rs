@@ -105,6 +105,18 @@ pub fn set_up(index: u32) -> Message {
     Message::new("put an interface up", libc::RTM_NEWLINK, 0, &link_body(index, up, up))
 }
 
+/// Gives an interface, which is down, another hardware address.
+pub fn set_mac(index: u32, mac: &Mac) -> Message {
+    Message::new("set a hardware address", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_ADDRESS, mac)
+}
+
+/// Sets the largest packet of an interface, in bytes.
+pub fn set_mtu(index: u32, mtu: u32) -> Message {
+    Message::new("set the largest packet", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_MTU, &mtu.to_ne_bytes())
+}
+
 /// Puts an interface up that never asks for nor answers to hardware addresses: it ignores ARP, and
 /// its neighbours are those that [`add_neighbour`] names.
 pub fn set_up_without_arp(index: u32) -> Message {

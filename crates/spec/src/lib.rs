@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod guest;
 mod id;
 mod limits;
 mod name;
@@ -21,6 +22,10 @@ mod size;
 mod state;
 
 pub use agent::AgentConfig;
+pub use guest::{
+    GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestNetwork, GuestPower,
+    Hex, InvalidText, MacAddress, Prefixed,
+};
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
 pub use limits::{InvalidLimit, Limits};
 pub use name::{ImageName, InvalidName, ProjectName};
