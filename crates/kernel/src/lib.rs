@@ -22,6 +22,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod supervise;
+pub mod tap;
 pub mod trim;
 pub mod tsc;
 pub mod vsock;

@@ -105,10 +105,16 @@ pub fn set_up(index: u32) -> Message {
     Message::new("put an interface up", libc::RTM_NEWLINK, 0, &link_body(index, up, up))
 }
 
-/// Gives an interface, which is down, another hardware address.
+/// Gives an interface another hardware address.
 pub fn set_mac(index: u32, mac: &Mac) -> Message {
     Message::new("set a hardware address", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
         .attribute(libc::IFLA_ADDRESS, mac)
+}
+
+/// Makes an interface a port of a bridge.
+pub fn set_master(index: u32, bridge: u32) -> Message {
+    Message::new("put an interface into a bridge", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes())
 }
 
 /// Sets the largest packet of an interface, in bytes.
