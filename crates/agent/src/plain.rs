@@ -162,7 +162,8 @@ fn refuse(refusal: &Refusal) -> Response<Answer> {
     json(status, &serde_json::json!({ "code": status.as_u16(), "message": refusal.message }))
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
+/// An answer in JSON.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
     let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
     let mut response = Response::new(Answer::Plain(body.boxed_unsync()));
     *response.status_mut() = status;

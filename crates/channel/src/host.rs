@@ -52,6 +52,11 @@ impl Host {
         Ok(Stream::new(Arc::clone(&self.0.0), id))
     }
 
+    /// Ends the session and all its streams, whoever holds them.
+    pub fn close(&self) {
+        self.0.0.end(End::Closed);
+    }
+
     /// Waits for the end of the session and says why.
     pub async fn ended(&self) -> End {
         self.0.0.ended().await

@@ -60,7 +60,7 @@ impl Session {
     }
 
     pub(crate) fn end(&self, end: End) {
-        self.lock().mux.end(end);
+        self.change(|mux| mux.end(end));
         self.over.notify_waiters();
     }
 
@@ -77,9 +77,9 @@ impl Session {
 }
 
 impl State {
-    /// Nobody holds anything of it.
+    /// It was closed, or nobody holds anything of it.
     pub(crate) fn is_over(&self) -> bool {
-        self.abandoned && self.mux.is_unused()
+        self.mux.ended().is_some() || self.abandoned && self.mux.is_unused()
     }
 
     pub(crate) fn wait(&mut self, cx: &Context<'_>, waits: Waits) {

@@ -10,6 +10,7 @@
 //! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
 //! holds no mount of the host, with what is being made in `stage/` and the disk on `root/`.
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
@@ -347,13 +348,18 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
 }
 
 fn etc(order: &Order) -> Vec<Etc> {
-    let mut files = vec![Etc::Content { name: "hostname", content: format!("{}\n", order.hostname) }];
-    if let Some(content) = &order.resolv_conf {
-        files.push(Etc::Content { name: "resolv.conf", content: content.clone() });
+    etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts)
+}
+
+/// What a start keeps right in `/etc`, at every level; [`Etc::keep`] does it.
+pub fn etc_files(hostname: &str, resolv_conf: Option<&str>, hosts: &[(IpAddr, String)]) -> Vec<Etc> {
+    let mut files = vec![Etc::Content { name: "hostname", content: format!("{hostname}\n") }];
+    if let Some(content) = resolv_conf {
+        files.push(Etc::Content { name: "resolv.conf", content: content.to_owned() });
     }
-    let localhost = [("127.0.0.1", "localhost"), ("::1", "localhost"), ("127.0.1.1", order.hostname.as_str())];
+    let localhost = [("127.0.0.1", "localhost"), ("::1", "localhost"), ("127.0.1.1", hostname)];
     let own = localhost.into_iter().map(|(address, name)| (address.to_owned(), name.to_owned()));
-    let asked = order.hosts.iter().map(|(address, name)| (address.to_string(), name.clone()));
+    let asked = hosts.iter().map(|(address, name)| (address.to_string(), name.clone()));
     files.push(Etc::Hosts(own.chain(asked).collect()));
     files
 }

@@ -100,6 +100,16 @@ async fn the_session_is_closed_with_its_last_holder() {
 }
 
 #[tokio::test]
+async fn a_session_can_be_closed_over_its_streams() {
+    let (host, mut guest) = both().await;
+    let (mut ours, mut theirs) = stream(&host, &mut guest).await;
+    host.close();
+    assert_eq!(ours.read_u8().await.expect_err("closed").kind(), std::io::ErrorKind::NotConnected);
+    assert_eq!(theirs.read_u8().await.expect_err("gone").kind(), std::io::ErrorKind::ConnectionAborted);
+    assert_eq!((host.ended().await, guest.accept().await.expect_err("gone")), (End::Closed, End::Gone));
+}
+
+#[tokio::test]
 async fn the_end_of_the_guest_is_an_error_on_every_stream() {
     let (host, mut guest) = both().await;
     let (mut ours, theirs) = stream(&host, &mut guest).await;

@@ -104,7 +104,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }),
         Step::Loosen(at) => mount_detached(&copy_of(at)?, at),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
-        Step::Etc(file) => etc(file),
+        Step::Etc(file) => file.keep(),
         Step::EarlyFilter => policy.early.install(),
         Step::LateFilter => policy.late.install(),
         Step::DropCapabilities => drop_capabilities(policy.capabilities),
@@ -280,16 +280,21 @@ fn give(at: &str, id: u32) -> io::Result<()> {
     Ok(rustix::fs::chownat(CWD, at, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn etc(file: &Etc) -> io::Result<()> {
-    let result = match file {
-        Etc::Content { name, content } => keep(&format!("/etc/{name}"), |_| Some(content.clone())),
-        Etc::Hosts(hosts) => keep("/etc/hosts", |old| with_hosts(old, hosts)),
-    };
-    match result {
-        // Whoever filled the disk must be able to start the sandbox to empty it.
-        Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+impl Etc {
+    /// Brings the file of the root that this process has up to date.
+    pub fn keep(&self) -> io::Result<()> {
+        let result = match self {
+            Self::Content { name, content } => keep(&format!("/etc/{name}"), |_| Some(content.clone())),
+            Self::Hosts(hosts) => keep("/etc/hosts", |old| with_hosts(old, hosts)),
+        };
+        match result {
+            // Whoever filled the disk must be able to start the sandbox to empty it.
+            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => {
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 }
 
