@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
-//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar
+//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar, GET/PUT /garth/move, GET /garth/manifest
 //!                    +-- GET /health, POST /garth/probe
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
 //! ```
@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 mod entry;
+mod facts;
 mod files;
+mod moving;
 mod paths;
 mod plain;
 pub mod probe;
@@ -28,6 +30,7 @@ mod transfer;
 mod usage;
 mod users;
 mod watch;
+mod xattrs;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

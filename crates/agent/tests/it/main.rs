@@ -2,7 +2,9 @@
 
 mod envd;
 mod files;
+mod http;
 mod init;
+mod moves;
 mod probe;
 mod processes;
 mod running;
