@@ -42,7 +42,7 @@ pub struct Received {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     pub path: Vec<u8>,
-    /// `device`, or the name of an attribute.
+    /// `device`, `link` (to one), or the name of an attribute.
     pub what: String,
 }
 
@@ -86,8 +86,8 @@ struct Tally {
     skipped: Vec<Skipped>,
     count: u64,
     mounts: Vec<Vec<u8>>,
-    /// Devices that are not here; their other names cannot be either.
-    devices: HashSet<Vec<u8>>,
+    /// What is not here; more names of it cannot be either.
+    missing: HashSet<Vec<u8>>,
 }
 
 /// What a directory gets when nothing more comes for it: what is put into it changes its time.

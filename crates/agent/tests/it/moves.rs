@@ -227,7 +227,7 @@ async fn what_the_receiver_may_not_make_is_named() {
     let skipped = serde_json::json!([
         { "path": "/device", "what": "device" },
         { "path": "/file", "what": "trusted.x" },
-        { "path": "/other", "what": "device" },
+        { "path": "/other", "what": "link" },
     ]);
     assert_eq!((&answer["skipped"], &answer["skipped_count"]), (&skipped, &3.into()));
     assert_ne!(answer["digest"], answer["kept"]["digest"]);

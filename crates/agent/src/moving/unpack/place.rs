@@ -51,18 +51,17 @@ impl Unpacker<'_> {
                 _ => Ok(()),
             };
         }
+        if entry.kind == Kind::Deleted && !self.scope.base.as_ref().is_some_and(|base| is_above(&base.at, &entry.path))
+        {
+            // Only in the base are there things that nobody sent.
+            return Err(damaged("it deletes what is in no base"));
+        }
         let is_directory = before.is_some_and(|stat| file_type(&stat) == FileType::Directory);
         if before.is_some() && !(is_directory && entry.kind == Kind::Directory) {
             remove(self.cursor.directory(), name).map_err(failed)?;
         }
         match entry.kind.clone() {
-            Kind::Mount(_) => {}
-            Kind::Deleted => {
-                // Only there are there things that nobody sent.
-                if !self.scope.base.as_ref().is_some_and(|base| is_above(&base.at, &entry.path)) {
-                    return Err(damaged("it deletes what is in no base"));
-                }
-            }
+            Kind::Mount(_) | Kind::Deleted => {}
             Kind::Directory => {
                 if !is_directory {
                     self.make_directory(name, 0o700).map_err(failed)?;
@@ -78,28 +77,12 @@ impl Unpacker<'_> {
                 let target = OsStr::from_bytes(&target);
                 rustix::fs::symlinkat(target, self.cursor.directory(), name).map_err(failed)?;
             }
-            Kind::Link(target) => {
-                if self.received.devices.contains(&target) {
-                    self.sent.add(&entry, None);
-                    self.skip(&entry.path, "device".to_owned());
-                    return Ok(());
-                }
-                self.link(&target, name).map_err(failed)?;
-            }
-            Kind::Fifo => self.make(name, FileType::Fifo, Device { major: 0, minor: 0 }).map_err(failed)?,
-            Kind::Character(device) | Kind::Block(device) => {
-                let character = matches!(entry.kind, Kind::Character(_));
-                let kind = if character { FileType::CharacterDevice } else { FileType::BlockDevice };
-                match self.make(name, kind, device) {
-                    Err(Errno::PERM | Errno::ACCESS) => {
-                        self.sent.add(&entry, None);
-                        self.skip(&entry.path, "device".to_owned());
-                        self.received.devices.insert(entry.path);
-                        return Ok(());
-                    }
-                    other => other.map_err(failed)?,
-                }
-            }
+            Kind::Link(target) if self.received.missing.contains(&target) => return self.leave_out(&entry, "link"),
+            Kind::Link(target) => self.link(&target, name).map_err(failed)?,
+            Kind::Fifo | Kind::Character(_) | Kind::Block(_) => match self.make_node(name, &entry.kind) {
+                Err(Errno::PERM | Errno::ACCESS) => return self.leave_out(&entry, "device"),
+                other => other.map_err(failed)?,
+            },
         }
         self.sent.add(&entry, None);
         if !matches!(entry.kind, Kind::Link(_) | Kind::Deleted) {
@@ -119,6 +102,7 @@ impl Unpacker<'_> {
         let hash = content.finish();
         self.sent.add(entry, matches!(entry.kind, Kind::File(_)).then_some(&hash));
         self.received.mounts.push(entry.path.clone());
+        self.received.missing.insert(entry.path.clone());
         Ok(())
     }
 
@@ -126,9 +110,22 @@ impl Unpacker<'_> {
         rustix::fs::mkdirat(self.cursor.directory(), name, Mode::from_raw_mode(mode))
     }
 
-    fn make(&self, name: &OsStr, kind: FileType, device: Device) -> Result<(), Errno> {
+    fn make_node(&self, name: &OsStr, kind: &Kind) -> Result<(), Errno> {
+        let (kind, device) = match kind {
+            Kind::Character(device) => (FileType::CharacterDevice, *device),
+            Kind::Block(device) => (FileType::BlockDevice, *device),
+            _ => (FileType::Fifo, Device { major: 0, minor: 0 }),
+        };
         let device = rustix::fs::makedev(device.major, device.minor);
         rustix::fs::mknodat(self.cursor.directory(), name, kind, Mode::empty(), device)
+    }
+
+    /// Something that this end may not make; neither then can it have more names.
+    fn leave_out(&mut self, entry: &Entry, what: &str) -> Result<(), Refusal> {
+        self.sent.add(entry, None);
+        self.skip(&entry.path, what.to_owned());
+        self.received.missing.insert(entry.path.clone());
+        Ok(())
     }
 
     /// One more name of the file at `target`.
