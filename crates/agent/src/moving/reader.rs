@@ -53,7 +53,7 @@ pub struct Reader<R> {
     stream: R,
 }
 
-/// Why content could not be taken: the stream's fault, or the taker's.
+/// The stream is not what an agent sends.
 pub fn damaged(why: impl std::fmt::Display) -> Refusal {
     Refusal::invalid(format!("the stream is damaged or was cut off: {why}"))
 }
@@ -189,7 +189,10 @@ impl<R: Read> Reader<R> {
 
     fn header(&mut self) -> Result<Header, Refusal> {
         let mut header = Header::new_ustar();
-        self.stream.read_exact(header.as_mut_bytes()).map_err(damaged)?;
+        self.stream.read_exact(header.as_mut_bytes()).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged("it ends before its end"),
+            _ => damaged(error),
+        })?;
         let written = header.cksum().map_err(damaged)?;
         let mut plain = header.clone();
         plain.set_cksum();

@@ -237,6 +237,29 @@ async fn what_the_receiver_may_not_make_is_named() {
 }
 
 #[tokio::test]
+async fn an_owner_that_the_receiver_does_not_have_is_named() {
+    if !is_root("an_owner_that_the_receiver_does_not_have_is_named") {
+        return;
+    }
+    let works = std::process::Command::new("unshare").args(["--map-root-user", "true"]).status();
+    if !works.is_ok_and(|status| status.success()) {
+        println!("SKIP an_owner_that_the_receiver_does_not_have_is_named: user namespaces");
+        return;
+    }
+    let from = Agent::start().await;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--", env!("CARGO_BIN_EXE_garth-agent")]);
+    let to = Agent::start_by(command, tempfile::tempdir().expect("directory"), "{}").await;
+    let (source, target) = (root(&from, "root"), root(&to, "root"));
+    let file = from.directory().join("root/file");
+    fs::write(&file, "x").expect("file");
+    std::os::unix::fs::chown(&file, Some(70_000), Some(5)).expect("owner");
+    let answer = unpack(&to, &target, pack(&from, &source).await.body).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{:?}", answer.body);
+    assert_eq!(message(&answer), "path '/file' is owned by 70000:5, which this sandbox does not have");
+}
+
+#[tokio::test]
 async fn what_changes_while_it_is_packed_is_refused() {
     use std::os::unix::fs::FileExt;
     if !is_root("what_changes_while_it_is_packed_is_refused") {

@@ -11,11 +11,12 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes};
 use rustix::io::Errno;
 
 use super::{Dress, NAMED, Skipped, Unpacker, is_above, parted};
+use crate::facts::Facts;
 use crate::moving::cursor::{Mounts, enter, handle, remove, stat};
 use crate::moving::entry::{Device, Entry, Kind, Point, file_type};
 use crate::moving::reader::{Body, Reader, damaged};
 use crate::moving::{refused, shown};
-use crate::refusal::Refusal;
+use crate::refusal::{Kind as Refused, Refusal};
 
 impl Unpacker<'_> {
     /// The root's own entry.
@@ -166,7 +167,7 @@ impl Unpacker<'_> {
         // A hole at its end was not written.
         file.set_len(size).map_err(failed)?;
         self.sent.add(&entry, Some(&content));
-        entry.facts.own(&file).map_err(|error| refused(error, &entry.path))?;
+        entry.facts.own(&file).map_err(|error| not_owned(error, &entry))?;
         self.put_xattrs(&mut entry, name)?;
         entry.facts.dress(&file).map_err(|error| refused(error, &entry.path))?;
         self.kept.add(&entry, Some(&content));
@@ -175,14 +176,14 @@ impl Unpacker<'_> {
 
     /// Owner and attributes of the directory that the cursor is at; mode and times come when it leaves.
     fn own_here(&mut self, entry: &mut Entry) -> Result<(), Refusal> {
-        entry.facts.own(self.cursor.directory()).map_err(|error| refused(error, &entry.path))?;
+        entry.facts.own(self.cursor.directory()).map_err(|error| not_owned(error, entry))?;
         self.put_xattrs(entry, OsStr::new("."))
     }
 
     /// Everything about what cannot be opened without consequences.
     fn dress_name(&mut self, entry: &mut Entry, name: &OsStr) -> Result<(), Refusal> {
         let directory = self.cursor.directory();
-        entry.facts.own_name(directory, name).map_err(|error| refused(error, &entry.path))?;
+        entry.facts.own_name(directory, name).map_err(|error| not_owned(error, entry))?;
         self.put_xattrs(entry, name)?;
         let directory = self.cursor.directory();
         let failed = |error: Errno| refused(error, &entry.path);
@@ -211,5 +212,20 @@ impl Unpacker<'_> {
         if self.received.skipped.len() < NAMED {
             self.received.skipped.push(Skipped { path: path.to_vec(), what });
         }
+    }
+}
+
+/// A sandbox with users of its own has a range of them.
+fn not_owned(error: Errno, entry: &Entry) -> Refusal {
+    match error {
+        Errno::INVAL => {
+            let Facts { uid, gid, .. } = entry.facts;
+            let path = shown(&entry.path);
+            Refusal::new(
+                Refused::Denied,
+                format!("path '{path}' is owned by {uid}:{gid}, which this sandbox does not have"),
+            )
+        }
+        _ => refused(error, &entry.path),
     }
 }
