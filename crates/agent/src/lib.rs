@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
-//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar
+//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar, GET/PUT /garth/move, GET /garth/manifest
 //! or channel         +-- GET /health, POST /garth/probe
 //!                    +-- guest: POST /garth/guest/{begin,again,freeze,power}, in a virtual machine
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
@@ -15,8 +15,10 @@
 
 mod connections;
 mod entry;
+mod facts;
 mod files;
 pub mod guest;
+mod moving;
 mod paths;
 mod plain;
 pub mod probe;
@@ -31,6 +33,7 @@ mod transfer;
 mod usage;
 mod users;
 mod watch;
+mod xattrs;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

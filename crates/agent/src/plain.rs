@@ -1,4 +1,6 @@
-//! What is not Connect: `/health`, `/files`, `/garth/tar`, `/garth/probe`.
+//! What is not Connect: `/health`, `/files`, `/garth/tar`, `/garth/move`, `/garth/manifest`, `/garth/probe`.
+
+mod moves;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,8 +34,13 @@ pub async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<
         (&Method::POST, "/files") => post_file(request, shared).await,
         (&Method::GET, "/garth/tar") => get_tar(&request, shared).await,
         (&Method::PUT, "/garth/tar") => put_tar(request, shared).await,
+        (&Method::GET, "/garth/move") => moves::get(&request).await,
+        (&Method::PUT, "/garth/move") => moves::put(request).await,
+        (&Method::GET, "/garth/manifest") => moves::get_manifest(&request).await,
         (&Method::POST, "/garth/probe") => probe(request, shared).await,
-        (_, "/health" | "/files" | "/garth/tar" | "/garth/probe") => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+        (_, "/health" | "/files" | "/garth/tar" | "/garth/move" | "/garth/manifest" | "/garth/probe") => {
+            Ok(empty(StatusCode::METHOD_NOT_ALLOWED))
+        }
         _ => return Err(request),
     };
     Ok(result.unwrap_or_else(|refusal| refuse(&refusal)))
@@ -133,6 +140,10 @@ impl Query {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     fn path(&self) -> Result<&str, Refusal> {
