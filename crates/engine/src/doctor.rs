@@ -63,21 +63,27 @@ pub fn probe(agent: &[u8], data_dir: Option<&Path>) -> Findings {
 
 pub(crate) fn of_runtime(runtime: Runtime, agent: &[u8], data_dir: Option<&Path>) -> Vec<Finding> {
     match runtime {
-        Runtime::Default => garth_runtime::probe(Level::Default).into_iter().map(Finding::from).collect(),
-        Runtime::Sysbox => garth_runtime::probe(Level::Sysbox).into_iter().map(Finding::from).collect(),
+        Runtime::Default => of_level(Level::Default),
+        Runtime::Sysbox => of_level(Level::Sysbox),
         Runtime::Microvm => microvm::findings(agent, data_dir),
     }
 }
 
 /// What a runtime lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
 /// first start says.
-pub(crate) fn missing(runtime: Runtime, agent: &[u8], data_dir: &Path) -> Option<String> {
-    if runtime == Runtime::Default {
-        return None;
-    }
-    let lacking = of_runtime(runtime, agent, Some(data_dir)).into_iter().filter(|finding| !finding.ok);
+pub(crate) fn missing(runtime: Runtime) -> Option<String> {
+    let findings = match runtime {
+        Runtime::Default => return None,
+        Runtime::Sysbox => of_level(Level::Sysbox),
+        Runtime::Microvm => vec![microvm::handler()],
+    };
+    let lacking = findings.into_iter().filter(|finding| !finding.ok);
     let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
     (!lacking.is_empty()).then(|| lacking.join("; "))
+}
+
+fn of_level(level: Level) -> Vec<Finding> {
+    garth_runtime::probe(level).into_iter().map(Finding::from).collect()
 }
 
 fn btrfs() -> Finding {

@@ -1,8 +1,10 @@
-//! MicroVMs: what a guest boots from, and the programs that run it.
+//! MicroVMs: what a guest boots from, and what the machine has to run it.
 //!
 //! ```text
 //!  distribution's kernel package --> vmlinux, modules --\
-//!                    garth-agent --> /init ------------- +--> guest::Artifacts { vmlinux, initrd.img }
+//!                    garth-agent --> /init -------------- +--> guest::Artifacts { vmlinux, initrd.img }
+//!
+//!  garth-agent kvm-probe, PATH --> host::{kvm, qemu}
 //! ```
 //!
 //! It installs nothing on the host and loads nothing into the host's kernel.

@@ -11,13 +11,14 @@ const SETUP: &str = "garth setup microvm";
 
 /// Tries KVM, and looks at what is installed and made; without a data directory, not at the latter.
 pub(super) fn findings(agent: &[u8], data_dir: Option<&Path>) -> Vec<Finding> {
-    let handler = lacking(
-        "handler",
-        "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)".to_owned(),
-        None,
-    );
     let guest = data_dir.map(|data_dir| guest(data_dir, agent));
-    [handler, kvm(&host::kvm(agent)), qemu()].into_iter().chain(guest).collect()
+    [handler(), kvm(&host::kvm(agent)), qemu()].into_iter().chain(guest).collect()
+}
+
+/// What carries a microVM out.
+pub(super) fn handler() -> Finding {
+    let detail = "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)";
+    lacking("handler", detail.to_owned(), None)
 }
 
 fn lacking(name: &str, detail: String, fix: Option<&str>) -> Finding {

@@ -183,7 +183,7 @@ impl Host {
     }
 
     pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        match crate::doctor::missing(runtime, self.agent, &self.data_dir) {
+        match crate::doctor::missing(runtime) {
             None => Ok(match runtime {
                 Runtime::Sysbox => Handler::SysboxNative,
                 Runtime::Default | Runtime::Microvm => Handler::DefaultNative,
