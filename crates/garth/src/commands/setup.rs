@@ -1,4 +1,3 @@
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -44,12 +43,11 @@ pub async fn run(context: &Context, args: Setup) -> Result<u8> {
 
 async fn microvm(context: &Context, args: Microvm) -> Result<u8> {
     let ask = SetupMicrovm { kernel: absolute(args.kernel.as_deref())?, modules: absolute(args.modules.as_deref())? };
-    let bar = RefCell::new(bar(context.format));
-    let made = context.ask(Repeat::Safe, async |client| {
-        client.setup_microvm(&ask, |progress| show(&mut bar.borrow_mut(), &progress)).await
-    });
+    let bar = bar(context.format);
+    let made =
+        context.ask(Repeat::Safe, async |client| client.setup_microvm(&ask, |progress| show(&bar, &progress)).await);
     let made = made.await;
-    bar.borrow().finish_and_clear();
+    bar.finish_and_clear();
     context.print(&made?, text)?;
     Ok(0)
 }
@@ -68,7 +66,7 @@ fn bar(format: Format) -> ProgressBar {
     ProgressBar::with_draw_target(None, target)
 }
 
-fn show(bar: &mut ProgressBar, progress: &SetupProgress) {
+fn show(bar: &ProgressBar, progress: &SetupProgress) {
     let step = match progress.step {
         SetupStep::Find => "looking for a kernel",
         SetupStep::Download => "downloading the kernel",
@@ -79,12 +77,12 @@ fn show(bar: &mut ProgressBar, progress: &SetupProgress) {
         0 => "{spinner} {msg}",
         _ => "{msg} {bar:30} {binary_bytes}/{binary_total_bytes}",
     };
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar.set_message(step);
-    bar.set_length(progress.total);
-    bar.set_position(progress.done);
 }
 
 fn text(made: &GuestFiles) -> String {

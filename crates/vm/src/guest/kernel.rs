@@ -133,7 +133,7 @@ fn describe(bytes: &[u8]) -> &'static str {
         _ if at(56, b"ARM\x64") => "a kernel for ARM",
         _ if at(0, b"QFI\xfb") => "a disk image",
         _ if Compression::of(bytes).is_some() => "a compressed file",
-        _ => "nothing that is known",
+        _ => "a file of no known format",
     }
 }
 

@@ -91,24 +91,25 @@ fn parse(name: &str, text: &str) -> Option<Package> {
     })
 }
 
-/// The packages as files in a directory, downloading those that are not there; says how many bytes are there. What an
-/// interrupted download left is continued.
-pub(super) fn fetch(
-    packages: &[Package],
-    directory: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Vec<PathBuf>, Error> {
-    let missing: Vec<&Package> = packages.iter().filter(|package| package.file(directory).is_none()).collect();
-    if !missing.is_empty() {
-        let (all, left) = (sum(packages.iter()), sum(missing.iter().copied()));
-        download(&missing, directory, &mut |percent| progress(all - left + (left as f64 * percent / 100.0) as u64))?;
+/// Has the packages as files in a directory, downloading those that are not there; says how many bytes are there.
+///
+/// The directory becomes that of apt's own user, where there is one: it is he who then talks to the network. So nothing
+/// in it is to be believed, but by its digest.
+pub(super) fn fetch(packages: &[Package], directory: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+    if let Some(user) = downloader() {
+        std::os::unix::fs::chown(directory, Some(user), None).map_err(Error::file("given away", directory))?;
     }
-    let file = |package: &Package| {
-        let package_name = || package.name.clone();
-        let damaged = || ErrorKind::Package { package: package_name(), what: "is not what apt's lists say" };
-        package.file(directory).ok_or_else(|| damaged().into())
-    };
-    packages.iter().map(file).collect()
+    let missing: Vec<&Package> = packages.iter().filter(|package| package.file(directory).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (all, left) = (sum(packages.iter()), sum(missing.iter().copied()));
+    download(&missing, directory, &mut |percent| progress(all - left + (left as f64 * percent / 100.0) as u64))
+}
+
+fn downloader() -> Option<u32> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| line.strip_prefix("_apt:")?.split(':').nth(1)?.parse().ok())
 }
 
 fn sum<'a>(packages: impl Iterator<Item = &'a Package>) -> u64 {
@@ -116,16 +117,27 @@ fn sum<'a>(packages: impl Iterator<Item = &'a Package>) -> u64 {
 }
 
 impl Package {
-    /// The file of this package, if it is there and whole.
-    fn file(&self, directory: &Path) -> Option<PathBuf> {
+    /// A file that has the package's name and size.
+    pub(super) fn file(&self, directory: &Path) -> Option<PathBuf> {
         let start = format!("{}_", self.name);
         let files = fs::read_dir(directory).ok()?.filter_map(Result::ok);
         let named = files.filter(|file| file.file_name().to_string_lossy().starts_with(&start));
         let mut paths = named.map(|file| file.path());
-        paths.find(|path| {
-            fs::metadata(path).is_ok_and(|metadata| metadata.len() == self.size)
-                && digest::of_file(path).is_ok_and(|digest| digest == self.sha256)
-        })
+        paths.find(|path| fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == self.size))
+    }
+
+    /// Copies the file out of the reach of apt's user, and checks that it is what apt's signed lists say.
+    pub(super) fn take(&self, directory: &Path, to: &Path) -> Result<(), Error> {
+        let what = "is not what apt's lists say";
+        let damaged = || Error::from(ErrorKind::Package { package: self.name.clone(), what });
+        let path = self.file(directory).ok_or_else(damaged)?;
+        fs::copy(&path, to).map_err(Error::file("copied", &path))?;
+        if digest::of_file(to)? == self.sha256 {
+            return Ok(());
+        }
+        // The next try downloads it again.
+        fs::remove_file(&path).map_err(Error::file("removed", &path))?;
+        Err(damaged())
     }
 }
 
@@ -216,11 +228,20 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_what_the_lists_say_is_not_taken() {
-        let directory = tempfile::tempdir().expect("directory");
-        fs::write(directory.path().join("it_1_amd64.deb"), "whole").expect("file");
-        let package =
-            |sha256: String| Package { name: "it".into(), version: "1".into(), size: 5, sha256, depends: Vec::new() };
-        assert!(package(digest::of(b"whole")).file(directory.path()).is_some());
-        assert!(package(digest::of(b"other")).file(directory.path()).is_none());
+        let (directory, to) = (tempfile::tempdir().expect("directory"), tempfile::tempdir().expect("directory"));
+        let (file, to) = (directory.path().join("it_1_amd64.deb"), to.path().join("copy"));
+        fs::write(&file, "whole").expect("file");
+        let package = |size, sha256: String| Package {
+            name: "it".into(),
+            version: "1".into(),
+            size,
+            sha256,
+            depends: Vec::new(),
+        };
+        assert!(package(6, digest::of(b"whole")).file(directory.path()).is_none());
+        package(5, digest::of(b"whole")).take(directory.path(), &to).expect("taken");
+        assert_eq!(fs::read(&to).expect("copy"), b"whole");
+        package(5, digest::of(b"other")).take(directory.path(), &to).expect_err("damaged");
+        assert!(!file.exists(), "the next try downloads it again");
     }
 }

@@ -69,7 +69,7 @@ pub enum Step {
 
 /// Makes the files and gives them out; quick when they are there already. One at a time may run in a data directory.
 ///
-/// What an interrupted one downloaded is used by the next. Whatever fails, files that were there before stay.
+/// Packages that an interrupted one has downloaded are used by the next. Whatever fails, files that were there before stay.
 pub fn setup(options: &Options<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Artifacts, Error> {
     let guest = options.data_dir.join("guest");
     let packages = guest.join("packages");
@@ -78,8 +78,9 @@ pub fn setup(options: &Options<'_>, progress: &mut dyn FnMut(Progress)) -> Resul
     for left in [&draft, &tree] {
         remove(left)?;
     }
-    for directory in [&guest, &packages, &draft, &tree] {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    // apt's user passes through ours to its own.
+    for (directory, mode) in [(&guest, 0o711), (&packages, 0o700), (&draft, 0o700), (&tree, 0o700)] {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(directory);
         made.map_err(Error::file("made", directory))?;
     }
     let made = make(options, &[&packages, &tree, &draft], progress);
@@ -108,10 +109,14 @@ fn make(
             }
             let total = wanted.iter().map(|package| package.size).sum();
             say(Step::Download, 0, total);
-            let files = package::fetch(&wanted, packages, &mut |done| say(Step::Download, done.min(total), total))?;
+            package::fetch(&wanted, packages, &mut |done| say(Step::Download, done.min(total), total))?;
             say(Step::Unpack, 0, 0);
-            files.iter().try_for_each(|file| unpack::unpack(file, tree))?;
-            forget_others(packages, &files)?;
+            let copy = tree.join("package.deb");
+            for package in &wanted {
+                package.take(packages, &copy)?;
+                unpack::unpack(&copy, tree)?;
+            }
+            forget_others(packages, &wanted)?;
             (unpack::kernel(tree, &wanted[0].name)?, source, Some(*tree))
         }
         KernelSource::File { kernel, modules } => {
@@ -190,7 +195,8 @@ fn sync(directory: &Path) -> Result<(), Error> {
 }
 
 /// Removes older packages, and what a failed download left.
-fn forget_others(packages: &Path, used: &[PathBuf]) -> Result<(), Error> {
+fn forget_others(packages: &Path, used: &[Package]) -> Result<(), Error> {
+    let used: Vec<PathBuf> = used.iter().filter_map(|package| package.file(packages)).collect();
     let entries = fs::read_dir(packages).map_err(Error::file("listed", packages))?;
     let others = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| !used.contains(path));
     others.into_iter().try_for_each(|other| remove(&other))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use garth_vm::guest::{Artifacts, ErrorKind, KernelSource, Source, Step};
 
-use crate::world::{AGENT, data_dir, distribution, make};
+use crate::world::{AGENT, data_dir, distribution, make, package};
 
 /// An ELF header and a banner: all that tells a kernel.
 fn kernel(directory: &Path, release: &str) -> PathBuf {
@@ -103,8 +103,7 @@ fn a_second_setup_downloads_and_builds_nothing() {
 fn modules_of_another_kernel_are_refused() {
     let Some(made) = distribution("modules_of_another_kernel_are_refused") else { return };
     let (dir, modules) = (tempfile::tempdir().expect("directory"), tempfile::tempdir().expect("directory"));
-    let package = fs::read_dir(data_dir().join("guest/packages")).expect("packages").flatten().next().expect("one");
-    let unpacked = std::process::Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(modules.path()).status();
+    let unpacked = std::process::Command::new("dpkg-deb").arg("-x").arg(package()).arg(modules.path()).status();
     assert!(unpacked.expect("dpkg-deb").success());
     let take = |kernel: PathBuf| {
         let modules = Some(modules.path().to_owned());

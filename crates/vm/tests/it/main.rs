@@ -2,4 +2,6 @@
 
 mod boot;
 mod files;
+mod machine;
+mod probe;
 mod world;

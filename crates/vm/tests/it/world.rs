@@ -48,6 +48,20 @@ pub fn busybox(test: &str) -> Option<PathBuf> {
     Some(program)
 }
 
+/// What a guest is booted with: the files, and a shell; none when one of them or QEMU is not to be had.
+pub fn guest(test: &str) -> Option<(&'static Artifacts, PathBuf)> {
+    if !is_installed("qemu-system-x86_64", test) {
+        return None;
+    }
+    Some((distribution(test)?, busybox(test)?))
+}
+
+/// The kernel's package, which `distribution` has fetched.
+pub fn package() -> PathBuf {
+    let packages = std::fs::read_dir(data_dir().join("guest/packages")).expect("packages");
+    packages.flatten().next().expect("a package").path()
+}
+
 pub fn is_installed(program: &str, test: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     if !found {

@@ -64,7 +64,7 @@ fn a_wrong_file_is_named_for_what_it_is() {
     check(b"!<arch>\ndebian-binary", "a Debian package");
     check(b"070701000000", "an initramfs");
     check(&gzip(b"text"), "a compressed file");
-    check(b"#!/bin/sh\n", "nothing that is known");
+    check(b"#!/bin/sh\n", "of no known format");
     check(&vmlinux(62)[..40], "a damaged ELF file");
     let mut program = vmlinux(62);
     program.truncate(64);
