@@ -1,4 +1,6 @@
 //! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
+//! `garth-agent holder`: keeps the namespaces of a container for the daemon at its standard input.
+//! `garth-agent container`: process 1 of a container that an OCI runtime made; becomes the agent.
 //! `garth-agent probe`: tries what standard input says, inside a sandbox.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
@@ -9,14 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use garth_agent::{Agent, serve};
+use garth_agent::{Agent, ServeError, serve};
 use garth_runtime::Level;
+use garth_runtime::inside::Entered;
 use garth_spec::AgentConfig;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
         Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str()))?,
+        Some("holder") => garth_runtime::oci::holder::run(channel()?),
+        Some("container") => drop(garth_runtime::oci::run(channel()?, serve_sandbox).transpose()?),
         Some("serve") => serve_at(arguments.map(PathBuf::from))?,
         Some("probe") => {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
@@ -29,11 +34,17 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn spawner(level: Option<&str>) -> anyhow::Result<()> {
     let level = level.and_then(Level::of_word).context("usage: garth-agent spawner default|sysbox")?;
-    let channel = garth_kernel::descriptors::take_stdin().context("no channel on standard input")?;
-    let served = garth_runtime::spawner::run(level, channel, |entered| {
-        serve(Agent { listener: entered.listener, state_dir: entered.state_dir, config: entered.config })
-    });
+    let served = garth_runtime::spawner::run(level, channel()?, serve_sandbox);
     Ok(served.transpose().map(drop)?)
+}
+
+/// The daemon's end of it.
+fn channel() -> anyhow::Result<OwnedFd> {
+    garth_kernel::descriptors::take_stdin().context("no channel on standard input")
+}
+
+fn serve_sandbox(entered: Entered) -> Result<(), ServeError> {
+    serve(Agent { listener: entered.listener, state_dir: entered.state_dir, config: entered.config })
 }
 
 fn serve_at(mut arguments: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {

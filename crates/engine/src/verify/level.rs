@@ -1,7 +1,7 @@
 //! What each level has to show. Written down apart from the code that makes sandboxes, so that a mistake there is seen
 //! here.
 
-use garth_spec::{ProbeCall, Runtime};
+use garth_spec::{Handler, ProbeCall};
 
 use crate::error::{Error, ErrorKind};
 
@@ -46,16 +46,18 @@ pub(super) struct Level {
 }
 
 impl Level {
-    /// The level of a runtime, if it can be checked.
-    pub(super) fn of(runtime: Runtime) -> Result<Self, Error> {
-        match runtime {
-            Runtime::Default => Ok(DEFAULT),
-            Runtime::Sysbox => Ok(SYSBOX),
+    /// The level that a handler is held to, if it can be checked.
+    pub(super) fn of(handler: Handler) -> Result<Self, Error> {
+        match handler {
+            Handler::DefaultNative => Ok(DEFAULT),
+            Handler::SysboxNative => Ok(SYSBOX),
+            // Sysbox shows the machine's memory and processors, and mounts /sys so that it can be written.
+            Handler::SysboxRunc => Ok(Self { own_numbers: false, read_only: &[], ..SYSBOX }),
             // A kernel of its own: nothing of its inside is seen in the host's /proc, and most of what `default` refuses
             // inside is allowed there. Its level comes with its handler.
-            Runtime::Microvm => {
+            Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
                 let missing = "this version of garth has no checks for microvm";
-                Err(ErrorKind::RuntimeUnavailable { runtime: runtime.into(), missing: missing.to_owned() }.into())
+                Err(ErrorKind::RuntimeUnavailable { runtime: handler.into(), missing: missing.to_owned() }.into())
             }
         }
     }

@@ -57,6 +57,9 @@ impl<T> Explain<T> for Result<T, garth_runtime::Error> {
                     (ErrorKind::Start, Some("`garth doctor` says what is missing"))
                 }
                 Kind::InUse => (ErrorKind::InUse, None),
+                Kind::OciRuntime { .. } => {
+                    (ErrorKind::Start, Some("`garth doctor` looks at Sysbox; its daemons' logs say more"))
+                }
                 Kind::SocketPath(_) => (ErrorKind::Start, Some("use a shorter --data-dir")),
                 _ => (ErrorKind::Start, None),
             };
