@@ -1,6 +1,8 @@
 //! The disk where the OCI runtime finds it, in a mount namespace that ends with the runtime's call.
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use garth_kernel::namespace::{self, Own};
@@ -13,7 +15,8 @@ use crate::disk::become_user;
 use crate::error::ErrorKind;
 use crate::ids::FirstId;
 
-/// The disk, detached, and the directory that its parts go to.
+/// The disk, detached, and the directory that its parts are attached in: one that the container's root can walk to, as
+/// the run directory is closed to all but the host's.
 #[derive(Debug)]
 pub(crate) struct Tree<'a> {
     pub(crate) root: BorrowedFd<'a>,
@@ -31,6 +34,19 @@ impl Tree<'_> {
         self.directory.join("rootfs")
     }
 
+    /// Makes the directory, which anyone may walk through.
+    pub(crate) fn make_places(&self) -> io::Result<()> {
+        let volumes = (0..VOLUMES.len()).map(|number| self.volume(number));
+        for place in [self.rootfs()].into_iter().chain(volumes) {
+            DirBuilder::new().recursive(true).mode(0o711).create(place)?;
+        }
+        Ok(())
+    }
+
+    fn volume(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("volume-{number}"))
+    }
+
     /// Does something in a mount namespace where all is attached; nothing of it is to be seen in any other.
     pub(crate) fn with<T: Send>(
         &self,
@@ -38,7 +54,7 @@ impl Tree<'_> {
     ) -> Result<T, ErrorKind> {
         as_thread("garth-oci", || {
             self.attach()?;
-            as_thread("garth-volumes", || Ok(make_places(self.root, self.first)?))?;
+            as_thread("garth-volumes", || Ok(make_volumes(self.root, self.first)?))?;
             work(&self.volumes()?)
         })
     }
@@ -67,8 +83,7 @@ impl Tree<'_> {
             let flags =
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
             let volume = rustix::mount::open_tree(&place, "", flags)?;
-            let at = self.directory.join(format!("volume-{number}"));
-            std::fs::create_dir(&at)?;
+            let at = self.volume(number);
             attach(volume.as_fd(), &at)?;
             found.push((path, at));
         }
@@ -89,7 +104,7 @@ fn as_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T, ErrorKind> + 
 }
 
 /// As the disk's root, who alone may.
-fn make_places(root: BorrowedFd<'_>, first: FirstId) -> io::Result<()> {
+fn make_volumes(root: BorrowedFd<'_>, first: FirstId) -> io::Result<()> {
     become_user(first)?;
     VOLUMES.iter().try_for_each(|path| match make_place(root, path) {
         // A file, a link or a full disk: its user's business.

@@ -7,6 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::cgroups::{Cgroups, Usage, remove_tree};
 use crate::error::{Doing, Result};
 
+/// Below it each container has a directory, for as long as it lives, with nothing in it but the places that the disk is
+/// attached to where the runtime looks; its daemons look there too, in their own mount namespace.
+const ATTACHED: &str = "/run/garth/oci";
+
+/// The directory that a container's disk is attached in.
+pub(crate) fn attached(container: &str) -> PathBuf {
+    Path::new(ATTACHED).join(container)
+}
+
 /// Where the containers of one data directory are.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -46,6 +55,7 @@ impl Places {
 
     /// Removes what a runtime left of an ended container's.
     pub(crate) fn remove(&self, container: &str) -> io::Result<()> {
+        remove_empty(&attached(container))?;
         self.parents.iter().try_for_each(|parent| remove_tree(&parent.join(container)))
     }
 
@@ -55,6 +65,19 @@ impl Places {
             let _ = std::fs::remove_dir(parent);
         }
     }
+}
+
+/// Removes a directory of empty ones. Never more than that: should something be mounted there after all, it is not ours
+/// to empty.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        gone(std::fs::remove_dir(entry?.path()))?;
+    }
+    gone(std::fs::remove_dir(directory))
 }
 
 fn hierarchies(mounts: &str) -> impl Iterator<Item = &Path> {

@@ -12,6 +12,7 @@ use super::bundle::{self, Device, Parts};
 use super::container::{Container, name_of};
 use super::holder::Holder;
 use super::mounts::{Tree, Volume};
+use super::places::attached;
 use super::program::Places;
 use crate::channel::Channel;
 use crate::disk::{self, Disk, Owners};
@@ -102,15 +103,15 @@ impl Start<'_> {
 
     fn listen(&self) -> std::io::Result<UnixListener> {
         std::os::unix::fs::symlink(&self.name, self.directory.join(SLOT))?;
-        fs::create_dir(self.directory.join("rootfs"))?;
         UnixListener::bind(self.directory.join(SOCKET))
     }
 
     /// Has the runtime make the container; its process 1 waits for the order.
     fn run(&self, plan: &SandboxPlan, disk: &Disk, channel: Channel) -> std::result::Result<Process, ErrorKind> {
         let policy = Policy::of_container().map_err(std::io::Error::other)?;
-        let tree =
-            Tree { root: disk.root(), usr: disk.usr(), first: self.holder.claim.first, directory: self.directory };
+        let directory = attached(&self.name);
+        let tree = Tree { root: disk.root(), usr: disk.usr(), first: self.holder.claim.first, directory: &directory };
+        tree.make_places()?;
         let (log, pid) = (self.directory.join("log"), self.directory.join("pid"));
         let program = self.shared.program();
         tree.with(|volumes: &[Volume]| {
