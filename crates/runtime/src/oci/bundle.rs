@@ -174,3 +174,6 @@ fn device(device: &Device) -> Value {
     let (major, minor) = device.number;
     json!({ "path": device.path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0 })
 }
+
+#[cfg(test)]
+mod tests;

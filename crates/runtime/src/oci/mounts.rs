@@ -72,11 +72,11 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// A place that the disk has something else in is left out: its user has seen to it.
+    /// A place that the disk has something else in, or that a link leads to, is left out: its user has seen to it.
     fn volumes(&self) -> io::Result<Vec<Volume>> {
         let mut found = Vec::new();
         for (number, path) in VOLUMES.into_iter().enumerate() {
-            let place = match inside(self.root, path.trim_start_matches('/'), ResolveFlags::empty()) {
+            let place = match inside(self.root, path.trim_start_matches('/'), ResolveFlags::NO_SYMLINKS) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 place => place?,
             };
