@@ -9,7 +9,7 @@ mod host;
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, RuntimeChoice, SandboxId};
@@ -54,6 +54,7 @@ pub(crate) enum Sandbox {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SandboxRecord {
     Host(garth_runtime::SandboxRecord),
+    Container(garth_runtime::ContainerRecord),
     #[cfg(any(test, feature = "fake"))]
     Fake(SandboxId),
 }
@@ -118,13 +119,30 @@ pub struct DiskUse {
 #[derive(Debug)]
 pub(crate) struct Lease {
     /// What the sandbox will run in, where its network namespace belongs to that.
-    pub(crate) prepared: Option<garth_runtime::Prepared>,
+    pub(crate) prepared: Option<Prepared>,
     /// To be entered; nothing only in tests.
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) record: Option<LeaseRecord>,
     pub(crate) addresses: Option<Addresses>,
     /// The contents of `/etc/resolv.conf`; none without network.
     pub(crate) resolv_conf: Option<String>,
+}
+
+/// What a sandbox will run in.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Native(garth_runtime::Prepared),
+    Container(garth_runtime::PreparedContainer),
+}
+
+impl Prepared {
+    /// The network namespace that belongs to it.
+    pub(crate) fn netns(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Native(prepared) => prepared.netns(),
+            Self::Container(prepared) => prepared.netns(),
+        }
+    }
 }
 
 /// A sandbox to make.

@@ -9,15 +9,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use garth_runtime::inside::Entered;
-use garth_runtime::spawner;
+use garth_runtime::{oci, spawner};
 use rustix::fs::{Mode, OFlags};
 
 fn main() {
-    let channel = || garth_kernel::descriptors::take_stdin().expect("a channel on standard input");
-    match std::env::args().nth(1).as_deref() {
-        Some("spawner") => drop(spawner::run(garth_runtime::Level::Default, channel(), serve)),
-        Some("jail") => garth_runtime::jail::run(channel()),
-        _ => {}
+    let mode = std::env::args().nth(1).expect("a mode");
+    let channel = garth_kernel::descriptors::take_stdin().expect("a channel on standard input");
+    match mode.as_str() {
+        "spawner" => drop(spawner::run(garth_runtime::Level::Default, channel, serve)),
+        "jail" => garth_runtime::jail::run(channel),
+        "holder" => oci::holder::run(channel),
+        "container" => drop(oci::run(channel, serve)),
+        other => panic!("unknown mode {other}"),
     }
 }
 

@@ -121,8 +121,8 @@ pub enum Step {
         /// What.
         text: String,
     },
-    /// `/dev/null` as standard input, output and error.
-    NoStdio,
+    /// This null device as standard input, output and error.
+    NoStdio(&'static str),
     /// Takes all capabilities but the policy's out of reach of every future program.
     BoundCapabilities,
     /// Nobody without CAP_SYS_PTRACE can look into this process or dump its memory.
@@ -283,12 +283,12 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
     steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
     steps.extend(policy.masked.iter().cloned().map(Step::Mask));
     steps.extend(policy.read_only.iter().cloned().map(Step::ReadOnly));
-    steps.extend([Step::NoStdio, Step::BoundCapabilities]);
+    steps.extend([Step::NoStdio("stage/dev/null"), Step::BoundCapabilities]);
     steps
 }
 
 /// Above everything of the host, below the processes the agent starts.
-const INIT_OOM_SCORE_ADJ: i32 = 200;
+pub(crate) const INIT_OOM_SCORE_ADJ: i32 = 200;
 
 fn devices() -> Vec<Step> {
     let mut steps = device_nodes();
@@ -344,6 +344,14 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     steps.push(Step::BecomeRoot("root"));
     steps.extend(etc(order).into_iter().map(Step::Etc));
     steps.extend([Step::LateFilter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
+    steps
+}
+
+/// Process 1 of a container that an OCI runtime made becomes the agent.
+pub(crate) fn container_steps(order: &Order) -> Vec<Step> {
+    let mut steps = vec![Step::WaitForChildren, Step::NoStdio("/dev/null")];
+    steps.extend(etc(order).into_iter().map(Step::Etc));
+    steps.extend([Step::EarlyFilter, Step::Undumpable, Step::CloseOthers]);
     steps
 }
 

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
-use garth_runtime::{AgentBinary, Level, Prepared, Sandboxes, SandboxesConfig};
+use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
 use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, RuntimeChoice, SandboxId};
 use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
-use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, Stored};
+use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, Prepared, SandboxRecord, Stored};
 use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
 use crate::guest::GuestConfig;
@@ -27,6 +27,7 @@ use crate::images::{ImageEntry, ImageFormat};
 use crate::project::random_bits;
 use failure::Explain as _;
 pub(crate) use sandbox::HostSandbox;
+use sandbox::Running;
 
 /// How long the built-in image is taken to be up to date: reading the machine's `/etc` takes milliseconds.
 const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
@@ -65,7 +66,8 @@ impl Host {
         let tag = tag(&data_dir);
         tracing::info!(tag, data_dir = %data_dir.display(), "what is ours on this host has this tag in its name");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
-        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent: binary };
+        let oci = OciRuntime::sysbox();
+        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent: binary, oci };
         let sandboxes = Sandboxes::open(sandboxes).explain();
         let sandboxes = sandboxes.map_err(|error| error.doing(|| "cannot prepare for sandboxes".to_owned()))?;
         let host = Self {
@@ -197,11 +199,15 @@ impl Host {
     pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
         match handler {
             Handler::DefaultNative => self.lease_plain(id, network),
-            Handler::SysboxNative => self.lease_mapped(id, network),
-            Handler::SysboxRunc
-            | Handler::MicrovmQemu
-            | Handler::MicrovmFirecracker
-            | Handler::MicrovmCloudHypervisor => {
+            Handler::SysboxNative => {
+                let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
+                self.lease_owned(id, Prepared::Native(prepared), network)
+            }
+            Handler::SysboxRunc => {
+                let prepared = self.sandboxes()?.prepare_container().explain()?;
+                self.lease_owned(id, Prepared::Container(prepared), network)
+            }
+            Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
                 let missing = "this version of garth does not have it".to_owned();
                 Err(ErrorKind::RuntimeUnavailable { runtime: handler.into(), missing }.into())
             }
@@ -219,8 +225,7 @@ impl Host {
     }
 
     /// The network namespace belongs to the sandbox's users, so it is there before the network is.
-    fn lease_mapped(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
-        let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
+    fn lease_owned(&self, id: SandboxId, prepared: Prepared, network: Network) -> Result<Lease, Error> {
         let missing = || Error::because(ErrorKind::Start, "the sandbox has no network namespace").step("network");
         let netns = prepared.netns().ok_or_else(missing)?;
         match network {
@@ -257,11 +262,12 @@ impl Host {
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
         let plan = order::plan(&order, &disk);
         let Lease { prepared, netns, .. } = order.lease;
-        let sandbox = match prepared {
-            Some(prepared) => prepared.start(order.id, &plan),
-            None => sandboxes.start(order.id, &plan, netns),
+        let running = match prepared {
+            Some(Prepared::Native(prepared)) => Running::Native(prepared.start(order.id, &plan).explain()?),
+            Some(Prepared::Container(prepared)) => Running::Container(prepared.start(order.id, &plan).explain()?),
+            None => Running::Native(sandboxes.start(order.id, &plan, netns).explain()?),
         };
-        HostSandbox::adopt(sandboxes, sandbox.explain()?)
+        HostSandbox::adopt(sandboxes, running)
     }
 
     pub(super) fn recover(
@@ -271,18 +277,18 @@ impl Host {
         lease: Option<&LeaseRecord>,
     ) -> Result<Option<Live>, Error> {
         let sandboxes = self.sandboxes()?;
-        let (record, lease) = match (record, lease) {
-            (SandboxRecord::Host(record), None) => (record, None),
-            (SandboxRecord::Host(record), Some(LeaseRecord::Host(lease))) => (record, Some(lease)),
+        let lease = match lease {
+            None => None,
+            Some(LeaseRecord::Host(lease)) => Some(lease),
             #[cfg(any(test, feature = "fake"))]
-            _ => return Ok(None),
+            Some(LeaseRecord::Fake(_)) => return Ok(None),
         };
-        let Some(sandbox) = sandboxes.recover(id, record).explain()? else { return Ok(None) };
+        let Some(sandbox) = Running::recover(&sandboxes, id, record)? else { return Ok(None) };
         if let Some(lease) = lease
             && !self.network.recover(id, lease).explain()?
         {
             // Its wire went without it: what is left of it is ended by the sweep that follows.
-            sandbox.destroy().explain()?;
+            sandbox.destroy()?;
             return Ok(None);
         }
         HostSandbox::adopt(sandboxes, sandbox).map(Some)

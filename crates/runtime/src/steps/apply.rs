@@ -86,7 +86,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             Ok(rustix::process::setrlimit(Resource::Core, limit)?)
         }
         Step::Write { at, text } => write(at, text),
-        Step::NoStdio => no_stdio(),
+        Step::NoStdio(null) => no_stdio(null),
         Step::BoundCapabilities => bound_capabilities(policy.capabilities),
         Step::Undumpable => Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?),
         Step::JoinNetwork => netns::enter(held(&fds.netns)?.as_fd()),
@@ -184,8 +184,8 @@ fn become_root(dir: &str) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-fn no_stdio() -> io::Result<()> {
-    let null = rustix::fs::open("stage/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+fn no_stdio(null: &str) -> io::Result<()> {
+    let null = rustix::fs::open(null, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok(rustix::stdio::dup2_stderr(&null)?)

@@ -1,4 +1,5 @@
 //! Real sandboxes, started as root from a small disk with this machine's /usr over it.
+mod containers;
 mod escapes;
 mod files;
 mod filter;

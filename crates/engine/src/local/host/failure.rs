@@ -59,6 +59,9 @@ impl<T> Explain<T> for Result<T, garth_runtime::Error> {
                 Kind::InUse => (ErrorKind::InUse, None),
                 Kind::Restless { .. } => (ErrorKind::Pause, Some("it runs on; try again, or stop it")),
                 Kind::NoFreezer => (ErrorKind::Pause, Some("mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")),
+                Kind::OciRuntime { .. } => {
+                    (ErrorKind::Start, Some("`garth doctor` looks at Sysbox; its daemons' logs say more"))
+                }
                 Kind::SocketPath(_) => (ErrorKind::Start, Some("use a shorter --data-dir")),
                 _ => (ErrorKind::Start, None),
             };

@@ -1,4 +1,5 @@
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use garth_runtime::Sandboxes;
@@ -15,22 +16,92 @@ use crate::local::{Live, Sandbox, SandboxRecord, Usage};
 #[derive(Debug)]
 pub(crate) struct HostSandbox {
     id: SandboxId,
-    record: garth_runtime::SandboxRecord,
+    record: SandboxRecord,
     /// Readable once its init has ended.
     pidfd: AsyncFd<OwnedFd>,
     /// Gone once it is destroyed.
-    sandbox: Mutex<Option<garth_runtime::Sandbox>>,
+    sandbox: Mutex<Option<Running>>,
     sandboxes: Arc<Sandboxes>,
+}
+
+/// Who made it.
+#[derive(Debug)]
+pub(crate) enum Running {
+    Native(garth_runtime::Sandbox),
+    Container(garth_runtime::Container),
+}
+
+/// Calls one function of whichever it is.
+macro_rules! running {
+    ($self:ident, $sandbox:ident => $call:expr) => {
+        match $self {
+            Running::Native($sandbox) => $call,
+            Running::Container($sandbox) => $call,
+        }
+    };
+}
+
+impl Running {
+    /// One that an earlier daemon started; `None` when it is gone.
+    pub(super) fn recover(sandboxes: &Sandboxes, id: SandboxId, record: &SandboxRecord) -> Result<Option<Self>, Error> {
+        match record {
+            SandboxRecord::Host(record) => Ok(sandboxes.recover(id, record).explain()?.map(Self::Native)),
+            SandboxRecord::Container(record) => {
+                Ok(sandboxes.recover_container(id, record).explain()?.map(Self::Container))
+            }
+            #[cfg(any(test, feature = "fake"))]
+            SandboxRecord::Fake(_) => Ok(None),
+        }
+    }
+
+    fn record(&self) -> SandboxRecord {
+        match self {
+            Self::Native(sandbox) => SandboxRecord::Host(sandbox.record()),
+            Self::Container(container) => SandboxRecord::Container(container.record()),
+        }
+    }
+
+    fn id(&self) -> SandboxId {
+        running!(self, sandbox => sandbox.id())
+    }
+
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        running!(self, sandbox => sandbox.pidfd())
+    }
+
+    fn agent_socket(&self) -> PathBuf {
+        running!(self, sandbox => sandbox.agent_socket())
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        running!(self, sandbox => sandbox.set_limits(limits).explain())
+    }
+
+    fn freeze(&self) -> Result<(), Error> {
+        running!(self, sandbox => sandbox.freeze().explain())
+    }
+
+    fn thaw(&self) -> Result<(), Error> {
+        running!(self, sandbox => sandbox.thaw().explain())
+    }
+
+    fn usage(&self) -> Result<garth_runtime::Usage, Error> {
+        running!(self, sandbox => sandbox.usage().explain())
+    }
+
+    pub(super) fn destroy(self) -> Result<(), Error> {
+        running!(self, sandbox => sandbox.destroy().explain())
+    }
 }
 
 impl HostSandbox {
     /// Takes over a sandbox that runs; destroys it if that fails.
-    pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: garth_runtime::Sandbox) -> Result<Live, Error> {
+    pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: Running) -> Result<Live, Error> {
         let watched = sandbox.pidfd().try_clone_to_owned().and_then(watch);
         let pidfd = match watched {
             Ok(pidfd) => pidfd,
             Err(error) => {
-                sandbox.destroy().explain()?;
+                sandbox.destroy()?;
                 return Err(Error::because(ErrorKind::Start, error).step("watch"));
             }
         };
@@ -41,7 +112,7 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn record(&self) -> SandboxRecord {
-        SandboxRecord::Host(self.record.clone())
+        self.record.clone()
     }
 
     pub(in crate::local) async fn ended(&self) {
@@ -50,7 +121,7 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
-        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits).explain() {
+        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits) {
             Err(error) if *error.kind() == ErrorKind::InUse => {
                 let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
                 Err(Error::because(kind, error).hint("end processes in it first, or ask for a larger limit"))
@@ -60,29 +131,29 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn freeze(&self) -> Result<(), Error> {
-        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.freeze().explain()
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.freeze()
     }
 
     pub(in crate::local) fn thaw(&self) -> Result<(), Error> {
-        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.thaw().explain()
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.thaw()
     }
 
     pub(in crate::local) fn usage(&self) -> Result<Usage, Error> {
-        let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage().explain()?;
+        let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage()?;
         Ok(Usage { memory: usage.memory, cpu_micros: usage.cpu_micros, pids: usage.pids, oom_kills: usage.oom_kills })
     }
 
     pub(in crate::local) fn destroy(&self) -> Result<(), Error> {
         let Some(sandbox) = self.lock().take() else { return Ok(()) };
-        let Err(error) = sandbox.destroy().explain() else { return Ok(()) };
+        let Err(error) = sandbox.destroy() else { return Ok(()) };
         // What could not be ended is found again, so that another try is a real one.
-        if let Ok(found) = self.sandboxes.recover(self.id, &self.record) {
+        if let Ok(found) = Running::recover(&self.sandboxes, self.id, &self.record) {
             *self.lock() = found;
         }
         Err(error)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<garth_runtime::Sandbox>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
