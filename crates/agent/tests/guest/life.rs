@@ -209,7 +209,12 @@ async fn reconnect(machine: &mut Machine, line: Line) -> Line {
     let data = Bytes::from_static(b"still\n");
     let input = SendInputRequest { id: "stays".to_owned(), data, ..Default::default() };
     line.processes().send_input(input).await.expect("input");
-    let attach = garth_protocol::agent::AttachRequest { id: "stays".to_owned(), ..Default::default() };
+    let attach = garth_protocol::agent::AttachRequest {
+        id: "stays".to_owned(),
+        since_offset: Some(0),
+        follow: true,
+        ..Default::default()
+    };
     let outcome = collect(line.processes().attach(attach).await.expect("attach")).await;
     assert_eq!((outcome.text().as_str(), outcome.code()), ("here\nstill\n", 0));
     line
