@@ -37,6 +37,34 @@ impl AsyncWrite for Stream {
         self.session.change(|mux| mux.poll_write(self.id, cx, bytes))
     }
 
+    /// A frame for each: they go out together.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.session.change(|mux| {
+            let mut written = 0;
+            for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+                match mux.poll_write(self.id, cx, slice) {
+                    Poll::Ready(Ok(taken)) => {
+                        written += taken;
+                        if taken < slice.len() {
+                            break;
+                        }
+                    }
+                    _ if written > 0 => break,
+                    stopped => return stopped,
+                }
+            }
+            Poll::Ready(Ok(written))
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     /// What is written goes out by itself.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

@@ -9,7 +9,7 @@ use garth_spec::{
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::machine::{Line, Machine, directory, is_possible};
 use crate::support::{Outcome, collect, shell, start, until};
@@ -78,9 +78,9 @@ async fn a_guest_begins_serves_and_ends() {
 
     facts(&line, &begun).await;
     terminal(&line).await;
-    transfer(&line).await;
+    transfer(&machine, &line).await;
     again(&line, &begun).await;
-    measure(&line).await;
+    measure(&machine, &line).await;
     let line = reconnect(&mut machine, line).await;
 
     let (status, body) = line.post("/garth/guest/freeze", "").await.expect("answer");
@@ -144,17 +144,19 @@ async fn terminal(line: &Line) {
 }
 
 /// Byte-exact both ways, at once with a process that talks.
-async fn transfer(line: &Line) {
+async fn transfer(machine: &Machine, line: &Line) {
     let sent: Bytes = (0..MUCH as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-    let begun = Instant::now();
-    let (status, body) = line.post("/files?path=/root/much", sent.clone()).await.expect("answer");
-    assert_eq!(status, StatusCode::OK, "{body:?}");
-    println!("64 MiB up in {:?}", begun.elapsed());
-    let begun = Instant::now();
-    let (talk, (status, got)) = tokio::join!(says(line, "echo quick"), line.get("/files?path=/root/much"));
-    println!("64 MiB down in {:?}", begun.elapsed());
-    assert_eq!((talk.as_str(), status), ("quick", StatusCode::OK));
-    assert!(got == sent, "what came back is not what was sent");
+    let up = async || {
+        let (status, body) = line.post("/files?path=/root/much", sent.clone()).await.expect("answer");
+        assert_eq!(status, StatusCode::OK, "{body:?}");
+    };
+    trips(machine, "64 MiB up", 1, up).await;
+    let down = async || {
+        let (talk, (status, got)) = tokio::join!(says(line, "echo quick"), line.get("/files?path=/root/much"));
+        assert_eq!((talk.as_str(), status), ("quick", StatusCode::OK));
+        assert!(got == sent, "what came back is not what was sent");
+    };
+    trips(machine, "64 MiB down", 1, down).await;
 }
 
 async fn again(line: &Line, begun: &GuestBegun) {
@@ -168,27 +170,55 @@ async fn again(line: &Line, begun: &GuestBegun) {
     assert_ne!(again.random, begun.random);
 }
 
-/// What the channel costs, with HTTP and an emulated processor: told, never judged.
-async fn measure(line: &Line) {
+/// What the channel costs, with HTTP and an emulated processor, beside a port with `cat` on it: told, never judged.
+async fn measure(machine: &Machine, line: &Line) {
+    let mut bare = machine.bare().await;
+    let echo = "for p in /sys/class/virtio-ports/*; do read n < $p/name; \
+                [ $n != bare ] || exec cat <> /dev/${p##*/} >&0; done";
+    let _echo = line.processes().start(shell(echo)).await.expect("start");
+    let trip = async || {
+        let mut message = [7; 64];
+        bare.write_all(&message).await.expect("write");
+        bare.read_exact(&mut message).await.expect("read");
+    };
+    trips(machine, "64 bytes on a bare port", 500, trip).await;
+    let (mut reading, mut writing) = bare.split();
+    let there_and_back = async || {
+        let send = async {
+            for _ in 0..MUCH >> 20 {
+                writing.write_all(&[7; 1 << 20]).await.expect("write");
+            }
+        };
+        let receive = async {
+            let (mut block, mut left) = (vec![0; 1 << 20], MUCH);
+            while left > 0 {
+                left -= reading.read(&mut block).await.expect("read");
+            }
+        };
+        tokio::join!(send, receive);
+    };
+    trips(machine, "64 MiB there and back on a bare port", 1, there_and_back).await;
     let mut sender = line.http().await;
-    let mut trips = Vec::new();
-    for _ in 0..500 {
-        let begun = Instant::now();
-        let request =
-            http::Request::get("/health").header("host", "guest").body(Full::<Bytes>::default()).expect("request");
+    let health = async || {
+        let request = http::Request::get("/health").header("host", "guest");
+        let request = request.body(Full::<Bytes>::default()).expect("request");
         sender.send_request(request).await.expect("answer").into_body().collect().await.expect("body");
-        trips.push(begun.elapsed());
-    }
-    trips.sort();
-    println!("GET /health on one stream: p50 {:?} p99 {:?}", trips[250], trips[495]);
-    let mut runs = Vec::new();
-    for _ in 0..20 {
+    };
+    trips(machine, "GET /health on one stream", 500, health).await;
+    let uname = async || assert_eq!(run(line, start(&["uname"])).await.code(), 0);
+    trips(machine, "run uname", 20, uname).await;
+}
+
+async fn trips(machine: &Machine, name: &str, count: usize, mut trip: impl AsyncFnMut()) {
+    let (before, mut times) = (machine.processor_time(), Vec::new());
+    for _ in 0..count {
         let begun = Instant::now();
-        assert_eq!(run(line, start(&["uname"])).await.code(), 0);
-        runs.push(begun.elapsed());
+        trip().await;
+        times.push(begun.elapsed());
     }
-    runs.sort();
-    println!("run uname: p50 {:?}", runs[10]);
+    times.sort();
+    let used = (machine.processor_time() - before) / u32::try_from(count).expect("few");
+    println!("{name}: p50 {:?} p99 {:?}, processor time {used:?}", times[count / 2], times[count * 99 / 100]);
 }
 
 /// The daemon restarts: its old streams end, what it started goes on.
@@ -200,7 +230,7 @@ async fn reconnect(machine: &mut Machine, line: Line) -> Line {
     let mut seen = Outcome::default();
     until(&mut events, &mut seen, "here").await;
     let mut idle = line.0.open().expect("open");
-    tokio::io::AsyncWriteExt::write_all(&mut idle, b"GET / HTTP").await.expect("write");
+    idle.write_all(b"GET / HTTP").await.expect("write");
     drop(events);
     // As when the daemon is killed: the socket goes, whatever is still on it.
     line.0.close();
@@ -209,7 +239,12 @@ async fn reconnect(machine: &mut Machine, line: Line) -> Line {
     let data = Bytes::from_static(b"still\n");
     let input = SendInputRequest { id: "stays".to_owned(), data, ..Default::default() };
     line.processes().send_input(input).await.expect("input");
-    let attach = garth_protocol::agent::AttachRequest { id: "stays".to_owned(), ..Default::default() };
+    let attach = garth_protocol::agent::AttachRequest {
+        id: "stays".to_owned(),
+        since_offset: Some(0),
+        follow: true,
+        ..Default::default()
+    };
     let outcome = collect(line.processes().attach(attach).await.expect("attach")).await;
     assert_eq!((outcome.text().as_str(), outcome.code()), ("here\nstill\n", 0));
     line

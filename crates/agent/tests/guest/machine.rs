@@ -39,6 +39,8 @@ impl Machine {
             .args(["-serial", &format!("file:{}", path("console").display())])
             .args(["-device", "virtio-serial-pci"])
             .args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", path("channel").display())])
+            .args(["-chardev", &format!("socket,id=bare,path={},server=on,wait=off", path("bare").display())])
+            .args(["-device", "virtserialport,chardev=bare,name=bare"])
             .args(["-device", "virtserialport,chardev=agent,name=garth.agent"])
             .args(["-drive", &drive("usr", ",readonly=on"), "-device", "virtio-blk-pci,drive=usr,serial=image"])
             .args(["-drive", &drive("root", ",discard=unmap"), "-device", "virtio-blk-pci,drive=root,serial=project"])
@@ -73,6 +75,20 @@ impl Machine {
             Ok(host) => Line(host),
             Err(error) => panic!("{error}\n{}", self.console()),
         }
+    }
+
+    /// Another port, with nothing on it.
+    pub async fn bare(&self) -> UnixStream {
+        UnixStream::connect(self.directory.path().join("bare")).await.expect("qemu listens")
+    }
+
+    /// What it has used of this host's processors: on a busy host that tells more than the time that went by.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).expect("stat");
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        // USER_HZ is 100 on every Linux (proc(5)).
+        Duration::from_millis(ticks * 10)
     }
 
     pub fn console(&self) -> String {

@@ -1,7 +1,7 @@
 //! One stream's two directions.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
@@ -96,8 +96,13 @@ impl Line {
         ended: Option<End>,
     ) -> Poll<io::Result<()>> {
         if !self.received.is_empty() {
-            let read = self.received.read(buffer.initialize_unfilled())?;
-            buffer.advance(read);
+            let before = buffer.remaining();
+            let (front, back) = self.received.as_slices();
+            for part in [front, back] {
+                buffer.put_slice(&part[..part.len().min(buffer.remaining())]);
+            }
+            let read = before - buffer.remaining();
+            self.received.drain(..read);
             self.read += read;
             if self.received.is_empty() && self.received.capacity() > KEPT {
                 self.received = VecDeque::new();

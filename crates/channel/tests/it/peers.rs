@@ -7,13 +7,15 @@ use garth_channel::{ConnectError, End, Host, OpenError, VERSION, Violation, WIND
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::support::{LONG, answer, encoded, host_and_raw_guest};
+use crate::support::{LONG, answer, encoded, greeting, host_and_raw_guest};
 
 #[tokio::test]
 async fn what_an_older_session_left_is_dropped_up_to_the_answer() {
     let (a, mut b) = UnixStream::pair().expect("pair");
     let mut stale = encoded(&[Frame::Data(3, &[9; 40_000]), Frame::Open(1)]);
     stale.truncate(40_000);
+    // An answer that another host asked for.
+    stale.extend(greeting([1; 16]));
     let (host, ()) = tokio::join!(Host::connect(a, LONG), answer(&mut b, &stale, VERSION));
     let mut stream = host.expect("connect").open().expect("open");
     b.write_all(&encoded(&[Frame::Data(1, b"hi"), Frame::Finish(1)])).await.expect("write");

@@ -56,6 +56,25 @@ async fn a_writer_waits_for_its_reader_and_no_other_stream_does() {
 }
 
 #[tokio::test]
+async fn slices_arrive_as_one_text() {
+    let (host, mut guest) = both().await;
+    let (mut ours, mut theirs) = stream(&host, &mut guest).await;
+    let text = pattern(3);
+    let reader = tokio::spawn(async move {
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).await.map(|_| got)
+    });
+    let mut at = 0;
+    while at < text.len() {
+        let (a, b) = text[at..].split_at((text.len() - at).min(1000));
+        let slices = [std::io::IoSlice::new(a), std::io::IoSlice::new(&[]), std::io::IoSlice::new(b)];
+        at += ours.write_vectored(&slices).await.expect("write");
+    }
+    ours.shutdown().await.expect("shutdown");
+    assert!(reader.await.expect("task").expect("read") == text, "what came is not what was sent");
+}
+
+#[tokio::test]
 async fn half_a_stream_can_be_closed() {
     let (host, mut guest) = both().await;
     let (mut ours, mut theirs) = stream(&host, &mut guest).await;
