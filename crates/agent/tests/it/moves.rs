@@ -313,6 +313,7 @@ async fn scopes_that_make_no_sense_are_refused() {
     assert_eq!(status("root=/etc/passwd").await, StatusCode::BAD_REQUEST);
     assert_eq!(status("base=/usr").await, StatusCode::BAD_REQUEST);
     assert_eq!(status("base=/usr=/no/such").await, StatusCode::NOT_FOUND);
+    assert_eq!(status("omit=/a/../b").await, StatusCode::BAD_REQUEST);
     assert_eq!(status("omit=a").await, StatusCode::BAD_REQUEST);
     assert_eq!(unpack(&agent, "root=/no/such", "").await.status, StatusCode::NOT_FOUND);
 }

@@ -11,11 +11,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, Xat
 /// It has more entries than this.
 pub const FEWEST: usize = 50;
 
-/// Each changes one thing of it.
+/// Each changes one thing of it; a change of owner would take the other file's capabilities as well.
 pub const CHANGES: [&str; 14] = [
-    "chmod 600 plain/file",
-    "chown 5 plain/file",
-    "chgrp 6 plain/file",
+    "chmod 600 plain/nothing",
+    "chown 5 plain/nothing",
+    "chgrp 6 plain/nothing",
     "touch -d @1000000000.000000001 plain/file",
     "touch -d @1000000000.000000002 plain/file",
     "printf X | dd of=plain/file conv=notrunc bs=1 seek=1 status=none; touch -d @1000000000.000000002 plain/file",
