@@ -93,6 +93,12 @@ pub enum ErrorKind {
     /// What guests start from could not be made.
     #[error("the guest's files could not be made")]
     Guest,
+    /// The program that runs a guest refused, or ended.
+    #[error("the virtual machine failed")]
+    Machine,
+    /// What a paused guest had in memory cannot be used.
+    #[error("the memory that was kept of the sandbox cannot be used")]
+    Memory,
     /// The sandbox could not be made.
     #[error("the sandbox could not be started")]
     Start,

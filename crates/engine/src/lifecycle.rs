@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
-use crate::local::{Live, Local, Order};
+use crate::local::{Live, Local, Order, PausedRecord, Woken};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
 use crate::verify::Verified;
@@ -142,7 +142,7 @@ pub(crate) fn pause(shared: &Shared, project: &mut Project, live: Arc<Live>) -> 
     project.step(Transition::Pause).map_err(|error| doing(error, project))?;
     note(shared, project);
     fault::reach(Point::PauseRecorded);
-    let rest = match shared.local.pause(live) {
+    let rest = match shared.local.pause(project, live) {
         Ok(rest) => rest,
         Err(error) => {
             project.step(Transition::Failed)?;
@@ -154,6 +154,10 @@ pub(crate) fn pause(shared: &Shared, project: &mut Project, live: Arc<Live>) -> 
     project.step(Transition::Rests)?;
     if let Some(entry) = &mut project.sandbox {
         entry.paused = Some(rest.record);
+        if rest.record == PausedRecord::Saved {
+            // Its wire went with it; it is given another when it wakes.
+            (entry.lease, entry.addresses) = (None, None);
+        }
     }
     note(shared, project);
     fault::reach(Point::PauseCommitted);
@@ -166,8 +170,8 @@ pub(crate) fn resume(shared: &Shared, project: &mut Project, live: Option<Arc<Li
     project.step(Transition::Resume).map_err(|error| doing(error, project))?;
     note(shared, project);
     fault::reach(Point::ResumeRecorded);
-    let live = match shared.local.resume(project, live) {
-        Ok(live) => live,
+    let Woken { live, lease } = match shared.local.resume(project, live) {
+        Ok(woken) => woken,
         Err(error) => {
             project.step(Transition::Failed)?;
             note(shared, project);
@@ -179,6 +183,10 @@ pub(crate) fn resume(shared: &Shared, project: &mut Project, live: Option<Arc<Li
     if let Some(entry) = &mut project.sandbox {
         entry.record = Some(live.sandbox.record());
         entry.paused = None;
+        if let Some((record, addresses)) = lease {
+            entry.lease = record;
+            entry.addresses = addresses;
+        }
     }
     note(shared, project);
     fault::reach(Point::ResumeCommitted);

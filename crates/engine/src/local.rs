@@ -55,6 +55,7 @@ pub(crate) enum Sandbox {
 pub(crate) enum SandboxRecord {
     Host(garth_runtime::SandboxRecord),
     Container(garth_runtime::ContainerRecord),
+    Machine(host::MachineRecord),
     #[cfg(any(test, feature = "fake"))]
     Fake(SandboxId),
 }
@@ -74,6 +75,8 @@ pub(crate) enum LeaseRecord {
 pub(crate) enum PausedRecord {
     /// It is all there and does not run: the same processes go on.
     Frozen,
+    /// Its memory is on disk, and nothing of it runs or takes memory.
+    Saved,
 }
 
 /// A sandbox at rest.
@@ -82,6 +85,14 @@ pub(crate) struct Rest {
     pub(crate) record: PausedRecord,
     /// The sandbox itself, where its processes are still there: what is killed when it is stopped.
     pub(crate) live: Option<Arc<Live>>,
+}
+
+/// A sandbox that is awake again.
+#[derive(Debug)]
+pub(crate) struct Woken {
+    pub(crate) live: Arc<Live>,
+    /// Its addresses, where it has got others.
+    pub(crate) lease: Option<(Option<LeaseRecord>, Option<Addresses>)>,
 }
 
 /// Where a sandbox is reached, from this host.
@@ -124,6 +135,9 @@ pub(crate) struct Lease {
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) record: Option<LeaseRecord>,
     pub(crate) addresses: Option<Addresses>,
+    /// The other end of the wire, for a machine: its interface, and what that is set to.
+    pub(crate) tap: Option<OwnedFd>,
+    pub(crate) link: Option<garth_network::Link>,
     /// The contents of `/etc/resolv.conf`; none without network.
     pub(crate) resolv_conf: Option<String>,
 }
@@ -259,17 +273,45 @@ impl Local {
         driver!(self, local => local.recover(id, record, lease))
     }
 
+    /// Whether what a paused sandbox had in memory is there.
+    pub(crate) fn has_memory(&self, project: ProjectId) -> bool {
+        match self {
+            Self::Host(host) => host.has_memory(project),
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake(_) => false,
+        }
+    }
+
     /// Brings a sandbox to rest: done when nothing in it runs. After an error it runs on. Its lease stays.
-    pub(crate) fn pause(&self, live: Arc<Live>) -> Result<Rest, Error> {
+    pub(crate) fn pause(&self, project: &Project, live: Arc<Live>) -> Result<Rest, Error> {
+        if let (Self::Host(host), Sandbox::Host(sandbox)) = (self, &live.sandbox)
+            && sandbox.is_machine()
+        {
+            host.save_machine(project, sandbox, &live.agent)?;
+            return Ok(Rest { record: PausedRecord::Saved, live: None });
+        }
         live.sandbox.freeze()?;
         Ok(Rest { record: PausedRecord::Frozen, live: Some(live) })
     }
 
     /// Wakes the sandbox of a paused project, as its record says. After an error it is at rest.
-    pub(crate) fn resume(&self, project: &Project, live: Option<Arc<Live>>) -> Result<Arc<Live>, Error> {
-        match project.sandbox.as_ref().and_then(|entry| entry.paused).zip(live) {
-            Some((PausedRecord::Frozen, live)) => live.sandbox.thaw().map(|()| live),
-            None => Err(ErrorKind::Sandbox.into()),
+    pub(crate) fn resume(&self, project: &Project, live: Option<Arc<Live>>) -> Result<Woken, Error> {
+        let entry = project.sandbox.as_ref().ok_or(ErrorKind::Sandbox)?;
+        match (entry.paused, live) {
+            (Some(PausedRecord::Frozen), Some(live)) => live.sandbox.thaw().map(|()| Woken { live, lease: None }),
+            (Some(PausedRecord::Saved), None) => {
+                let lease = self.lease(entry.id, entry.handler, entry.network)?;
+                let leased = (lease.record.clone(), lease.addresses);
+                let live = driver!(self, local => local.wake(Order { id: entry.id, project, lease }));
+                match live {
+                    Ok(live) => Ok(Woken { live: Arc::new(live), lease: Some(leased) }),
+                    Err(error) => {
+                        self.release(entry.id)?;
+                        Err(error)
+                    }
+                }
+            }
+            _ => Err(ErrorKind::Sandbox.into()),
         }
     }
 
@@ -316,6 +358,15 @@ impl Sandbox {
     /// Waits until its init has ended.
     pub(crate) async fn ended(&self) {
         driver!(self, sandbox => sandbox.ended().await)
+    }
+
+    /// Whether it has a kernel of its own.
+    pub(crate) fn is_machine(&self) -> bool {
+        match self {
+            Self::Host(sandbox) => sandbox.is_machine(),
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake(_) => false,
+        }
     }
 
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {

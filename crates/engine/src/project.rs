@@ -69,6 +69,7 @@ impl SandboxEntry {
         match self.record.as_ref()? {
             SandboxRecord::Host(record) => Some(record.pid),
             SandboxRecord::Container(record) => Some(record.pid),
+            SandboxRecord::Machine(record) => Some(record.sandbox.pid),
             #[cfg(any(test, feature = "fake"))]
             SandboxRecord::Fake(_) => None,
         }

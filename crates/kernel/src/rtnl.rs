@@ -105,6 +105,11 @@ pub fn set_up(index: u32) -> Message {
     Message::new("put an interface up", libc::RTM_NEWLINK, 0, &link_body(index, up, up))
 }
 
+/// Takes an interface down: its routes and neighbours are forgotten.
+pub fn set_down(index: u32) -> Message {
+    Message::new("take an interface down", libc::RTM_NEWLINK, 0, &link_body(index, 0, libc::IFF_UP as u32))
+}
+
 /// Gives an interface another hardware address.
 pub fn set_mac(index: u32, mac: &Mac) -> Message {
     Message::new("set a hardware address", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
@@ -171,6 +176,13 @@ pub fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
     Message::new("add an address", libc::RTM_NEWADDR, REPLACE, &body)
         .attribute(libc::IFA_LOCAL, &octets)
         .attribute(libc::IFA_ADDRESS, &octets)
+}
+
+/// Takes an address from an interface.
+pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let mut body = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new("remove an address", libc::RTM_DELADDR, 0, &body).attribute(libc::IFA_LOCAL, &octets(address))
 }
 
 /// A route of the main table.

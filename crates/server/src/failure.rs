@@ -72,9 +72,9 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Network => ErrorCode::NetworkUnavailable,
         ErrorKind::Image => ErrorCode::ImageRefused,
         ErrorKind::Guest => ErrorCode::SetupFailed,
-        ErrorKind::Start | ErrorKind::Sandbox => ErrorCode::StartFailed,
+        ErrorKind::Start | ErrorKind::Sandbox | ErrorKind::Machine => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
-        ErrorKind::Pause => ErrorCode::PauseFailed,
+        ErrorKind::Pause | ErrorKind::Memory => ErrorCode::PauseFailed,
         ErrorKind::Agent => ErrorCode::AgentUnreachable,
         ErrorKind::Store
         | ErrorKind::StoreCorrupt { .. }

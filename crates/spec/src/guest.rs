@@ -34,6 +34,9 @@ pub struct GuestBegin {
     pub root: GuestDisk,
     /// A file system that goes read-only below the project's own /usr.
     pub usr: Option<GuestDisk>,
+    /// Where that file system is to be seen alone, too: for who compares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usr_alone_at: Option<String>,
     /// For the agent itself.
     pub agent: AgentConfig,
 }
@@ -76,6 +79,9 @@ pub struct GuestNetwork {
     pub mac: MacAddress,
     /// Its address.
     pub ipv4: Option<Prefixed<Ipv4Addr>>,
+    /// The gateway's hardware address: it answers no question for it. What is asked for when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_mac: Option<MacAddress>,
     /// The next hop to everywhere.
     pub gateway: Option<Ipv4Addr>,
     /// Its address.
@@ -96,6 +102,14 @@ pub struct GuestAgain {
     pub entropy: Hex<64>,
     /// As in [`GuestBegin`].
     pub realtime_ns: u64,
+    /// As in [`GuestBegin`]: what it had is forgotten.
+    pub network: Option<GuestNetwork>,
+    /// As in [`GuestBegin`].
+    pub hostname: String,
+    /// As in [`GuestBegin`].
+    pub hosts: Vec<(IpAddr, String)>,
+    /// As in [`GuestBegin`].
+    pub resolv_conf: Option<String>,
 }
 
 /// Answers both.

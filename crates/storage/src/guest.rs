@@ -78,6 +78,38 @@ impl GuestDisk {
     }
 }
 
+/// A disk in guest form that is not the project's yet; gone when dropped.
+#[derive(Debug)]
+pub struct GuestDraft {
+    pool: Pool,
+    project: ProjectId,
+    disk: GuestDisk,
+    done: bool,
+}
+
+impl GuestDraft {
+    /// The disk, where it is now: a machine that has it open keeps it when it is published.
+    pub fn disk(&self) -> &GuestDisk {
+        &self.disk
+    }
+
+    /// Makes it the project's, in place of an older one, in one step that is durable when this returns.
+    pub fn publish(mut self) -> Result<GuestDisk, Error> {
+        self.pool.publish_guest(&self.disk.directory, self.project)?;
+        self.done = true;
+        Ok(GuestDisk { directory: self.pool.layout().guest(self.project) })
+    }
+}
+
+impl Drop for GuestDraft {
+    fn drop(&mut self) {
+        if !self.done {
+            // What cannot be removed now is removed by the next sweep.
+            let _ = self.pool.remove_tree(&self.disk.directory);
+        }
+    }
+}
+
 impl Pool {
     /// The project's disk in guest form, if there is one.
     pub fn guest_disk(&self, project: ProjectId) -> Option<GuestDisk> {
@@ -93,12 +125,11 @@ impl Pool {
         }
     }
 
-    /// Makes the project's disk in guest form, in place of an older one: it appears whole or not at all. Durable when
-    /// this returns.
+    /// Makes the project's disk in guest form, out of sight until it is published.
     ///
     /// # Errors
     /// [`ErrorKind::NeedsBtrfs`] on a pool without; [`ErrorKind::ProgramMissing`] without e2fsprogs.
-    pub fn make_guest_disk(&self, disk: &Disk, size: ByteSize, contents: GuestContents) -> Result<GuestDisk, Error> {
+    pub fn draft_guest_disk(&self, disk: &Disk, size: ByteSize, contents: GuestContents) -> Result<GuestDraft, Error> {
         if self.driver() != Driver::Btrfs {
             return Err(Error::new(ErrorKind::NeedsBtrfs, "make guest disk", self.layout().root()));
         }
@@ -107,13 +138,17 @@ impl Pool {
         let draft = self.layout().guest_draft(disk.project());
         self.remove_tree(&draft)?;
         make_private_dir(&draft)?;
-        let made = match contents {
-            GuestContents::Tree => fill(&draft.join(FILE), size, disk.path()),
-            GuestContents::Nothing => make_empty(&draft, size),
+        let made = GuestDraft {
+            pool: self.clone(),
+            project: disk.project(),
+            disk: GuestDisk { directory: draft },
+            done: false,
         };
-        let made = made.and_then(|()| self.publish_guest(&draft, disk.project()));
-        made.inspect_err(|_| drop(self.remove_tree(&draft)))?;
-        Ok(GuestDisk { directory: self.layout().guest(disk.project()) })
+        match contents {
+            GuestContents::Tree => fill(&made.disk.file(), size, disk.path())?,
+            GuestContents::Nothing => make_empty(&made.disk.directory, size)?,
+        }
+        Ok(made)
     }
 
     fn publish_guest(&self, draft: &Path, project: ProjectId) -> Result<(), Error> {

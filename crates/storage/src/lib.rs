@@ -30,7 +30,7 @@ mod removal;
 
 pub use disk::{Disk, DiskRoot, DiskUsage, Root, UsrOverlay};
 pub use error::{Error, ErrorKind};
-pub use guest::{GuestContents, GuestDisk};
+pub use guest::{GuestContents, GuestDisk, GuestDraft};
 pub use image::{Image, ImageDraft, ImageMeta, UsrSource};
 pub use pool::{Driver, DriverChoice, Maintained, Pool, PoolOptions, PoolUsage, Swept};
 pub use removal::remove_tree_at;

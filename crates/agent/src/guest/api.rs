@@ -75,7 +75,7 @@ impl Machine {
         let order: GuestAgain = parse(body)?;
         agent(site)?;
         self.advance(order.generation)?;
-        begin::renew(&order.entropy, order.realtime_ns)?;
+        begin::again(&order)?;
         begin::begun()
     }
 

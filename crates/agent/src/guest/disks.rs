@@ -30,7 +30,11 @@ const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
 /// Mounts the disks, makes the project's the root of this process and of all that it starts. Returns the agent's
 /// directory.
-pub(super) fn enter(root: &GuestDisk, usr: Option<&GuestDisk>) -> Result<OwnedFd, GuestFailure> {
+pub(super) fn enter(
+    root: &GuestDisk,
+    usr: Option<&GuestDisk>,
+    usr_alone_at: Option<&str>,
+) -> Result<OwnedFd, GuestFailure> {
     if root.filesystem == GuestFilesystem::Erofs {
         return Err(GuestFailure::new(Kind::Invalid, "mount the project's disk", "EROFS cannot be written"));
     }
@@ -49,6 +53,11 @@ pub(super) fn enter(root: &GuestDisk, usr: Option<&GuestDisk>) -> Result<OwnedFd
         let device = self::device(&usr.serial)?;
         mount(&device, LOWER, usr.filesystem, MountFlags::RDONLY).at(|| "mount the image's /usr".to_owned())?;
         overlay().at(|| "lay /usr together".to_owned())?;
+        if let Some(at) = usr_alone_at {
+            let shown =
+                std::fs::create_dir_all(at).and_then(|()| tree(Path::new(LOWER))).and_then(|tree| attach(&tree, at));
+            shown.at(|| format!("show the image's /usr at {at}"))?;
+        }
     }
     MOVED.iter().try_for_each(|name| move_to_root(name).at(|| format!("move /{name}")))?;
     become_root().at(|| "make the project's disk the root".to_owned())?;

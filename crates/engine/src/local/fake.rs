@@ -52,6 +52,10 @@ pub(crate) struct FakeSandbox {
 
 const HOST_IMAGE: ImageId = ImageId::from_bits(1);
 
+fn leased(record: Option<LeaseRecord>, addresses: Option<Addresses>) -> Lease {
+    Lease { prepared: None, netns: None, record, addresses, tap: None, link: None, resolv_conf: None }
+}
+
 impl Fake {
     /// The host whose state this file holds.
     pub(crate) fn open(path: &Path) -> Arc<Self> {
@@ -181,11 +185,11 @@ impl Fake {
 
     pub(super) fn lease(&self, id: SandboxId, _: Handler, network: Network) -> Result<Lease, Error> {
         if network == Network::None {
-            return Ok(Lease { prepared: None, netns: None, record: None, addresses: None, resolv_conf: None });
+            return Ok(leased(None, None));
         }
         self.act("lease", |world| world.leases.insert(id).then_some(()).ok_or_else(|| format!("two leases for {id}")))?;
         let addresses = Some(Addresses { ipv4: Ipv4Addr::new(192, 0, 2, 1), ipv6: None });
-        Ok(Lease { prepared: None, netns: None, record: Some(LeaseRecord::Fake(id)), addresses, resolv_conf: None })
+        Ok(leased(Some(LeaseRecord::Fake(id)), addresses))
     }
 
     pub(super) fn prepare_network(&self) {}
@@ -198,6 +202,11 @@ impl Fake {
             world.leases.remove(&id);
             Ok(())
         })
+    }
+
+    /// Nothing here is ever saved.
+    pub(super) fn wake(&self, _: Order<'_>) -> Result<Live, Error> {
+        Err(ErrorKind::Sandbox.into())
     }
 
     pub(super) fn start(self: &Arc<Self>, order: Order<'_>) -> Result<Live, Error> {

@@ -2,6 +2,7 @@
 
 mod failure;
 mod guest;
+mod machine;
 mod order;
 mod sandbox;
 
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
 use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
-use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, RuntimeChoice, SandboxId};
-use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
+use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, Runtime, RuntimeChoice, SandboxId};
+use garth_storage::{Disk, Driver, GuestContents, GuestDisk, GuestDraft, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
 use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, Prepared, SandboxRecord, Stored};
@@ -24,8 +25,9 @@ use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
 use crate::guest::GuestConfig;
 use crate::images::{ImageEntry, ImageFormat};
-use crate::project::random_bits;
+use crate::project::{Project, random_bits};
 use failure::Explain as _;
+pub(crate) use machine::MachineRecord;
 pub(crate) use sandbox::HostSandbox;
 use sandbox::Running;
 
@@ -159,7 +161,8 @@ impl Host {
     }
 
     pub(super) fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
-        self.pool()?.remove_disk(project).explain()
+        let pool = self.pool()?;
+        pool.remove_guest_disk(project).and_then(|()| pool.remove_disk(project)).explain()
     }
 
     pub(super) fn disks(&self) -> Result<Vec<(ProjectId, ImageId)>, Error> {
@@ -176,8 +179,15 @@ impl Host {
     }
 
     pub(super) fn disk_use(&self, project: ProjectId) -> Result<DiskUse, Error> {
-        let usage = self.disk(project)?.usage().explain()?;
+        let usage = match self.pool()?.guest_disk(project) {
+            Some(disk) => disk.usage().explain()?,
+            None => self.disk(project)?.usage().explain()?,
+        };
         Ok(DiskUse { used: usage.used, limit: usage.limit })
+    }
+
+    pub(super) fn has_memory(&self, project: ProjectId) -> bool {
+        self.pool().ok().and_then(|pool| pool.guest_disk(project)).is_some_and(|disk| disk.memory().exists())
     }
 
     pub(super) fn has_quotas(&self) -> bool {
@@ -208,8 +218,7 @@ impl Host {
                 self.lease_owned(id, Prepared::Container(prepared), network)
             }
             Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
-                let missing = "this version of garth does not have it".to_owned();
-                Err(ErrorKind::RuntimeUnavailable { runtime: handler.into(), missing }.into())
+                self.lease_tapped(id, network)
             }
         }
     }
@@ -221,6 +230,19 @@ impl Host {
                 Ok(unconnected(Some(netns), None))
             }
             Network::Internet => Ok(connected(self.network.lease(id).explain()?, None)),
+        }
+    }
+
+    /// A machine gets the wire's end itself, and has no namespace to enter.
+    fn lease_tapped(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        match network {
+            Network::None => Ok(unconnected(None, None)),
+            Network::Internet => {
+                let lease = self.network.lease(id).explain()?;
+                let (tap, link) = (lease.tap().explain(), lease.link);
+                let tap = tap.inspect_err(|_| self.network.release(id))?;
+                Ok(Lease { tap: Some(tap), link: Some(link), ..connected(lease, None) })
+            }
         }
     }
 
@@ -260,6 +282,11 @@ impl Host {
     pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
         let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
+        let handler = order.project.sandbox.as_ref().map(|entry| entry.handler);
+        if let Some(handler) = handler.filter(|handler| handler.runtime() == Runtime::Microvm) {
+            let guest = self.guest_disk(order.project, &disk).map_err(|error| error.step("disk"))?;
+            return self.start_machine(order, handler, &guest);
+        }
         let plan = order::plan(&order, &disk);
         let Lease { prepared, netns, .. } = order.lease;
         let running = match prepared {
@@ -268,6 +295,27 @@ impl Host {
             None => Running::Native(sandboxes.start(order.id, &plan, netns).explain()?),
         };
         HostSandbox::adopt(sandboxes, running)
+    }
+
+    /// The machine's `/usr` as guests mount it.
+    fn usr_image(&self) -> Result<PathBuf, Error> {
+        garth_image::host::usr(&self.guests.cache_dir).explain().map_err(|error| error.step("copy /usr for guests"))
+    }
+
+    /// The project's disk in guest form; of one that never ran, made now.
+    fn guest_disk(&self, project: &Project, disk: &Disk) -> Result<GuestDisk, Error> {
+        let pool = self.pool()?;
+        let limit = project.spec.limits.disk;
+        if let Some(found) = pool.guest_disk(project.id) {
+            let known = found.usage().explain()?.limit;
+            if known.is_some_and(|known| known < limit) {
+                found.grow(limit).explain()?;
+            }
+            return Ok(found);
+        }
+        let made = pool.draft_guest_disk(disk, limit, GuestContents::Tree).and_then(GuestDraft::publish).explain()?;
+        pool.empty_disk(disk, limit).explain()?;
+        Ok(made)
     }
 
     pub(super) fn recover(
@@ -348,7 +396,7 @@ impl Host {
 
 /// A lease of nothing but loopback.
 fn unconnected(netns: Option<OwnedFd>, prepared: Option<Prepared>) -> Lease {
-    Lease { prepared, netns, record: None, addresses: None, resolv_conf: None }
+    Lease { prepared, netns, record: None, addresses: None, tap: None, link: None, resolv_conf: None }
 }
 
 fn connected(lease: garth_network::Lease, prepared: Option<Prepared>) -> Lease {
@@ -357,6 +405,8 @@ fn connected(lease: garth_network::Lease, prepared: Option<Prepared>) -> Lease {
         addresses: Some(Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
         resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
         netns: Some(lease.netns),
+        tap: None,
+        link: None,
         prepared,
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use garth_spec::ByteSize;
-use garth_storage::{ErrorKind, GuestContents, Root};
+use garth_storage::{ErrorKind, GuestContents, GuestDraft, Root};
 
 use crate::btrfs::options;
 use crate::support::{Fixture, IMAGE, LIMIT, names, project};
@@ -35,7 +35,8 @@ fn a_guest_disk_holds_what_the_tree_holds_and_costs_what_is_in_it() {
     fs::write(root.join("etc/mine"), "written").expect("file");
     std::os::unix::fs::chown(root.join("etc/mine"), Some(1000), Some(1001)).expect("owner");
     assert!(pool.guest_disk(project(2)).is_none());
-    let guest = pool.make_guest_disk(&disk, LIMIT, GuestContents::Tree).expect("guest disk");
+    let guest =
+        pool.draft_guest_disk(&disk, LIMIT, GuestContents::Tree).and_then(GuestDraft::publish).expect("guest disk");
     assert_eq!(debugfs(&guest.file(), "cat /rootfs/etc/mine"), "written");
     assert!(debugfs(&guest.file(), "stat /rootfs/etc/mine").contains("User:  1000   Group:  1001"));
     assert!(debugfs(&guest.file(), "ls /").contains("state"));
@@ -54,8 +55,9 @@ fn an_empty_guest_disk_has_the_directories_alone_and_takes_an_older_ones_place()
     let Some(fixture) = fixture("an_empty_guest_disk_has_the_directories_alone") else { return };
     let pool = &fixture.pool;
     let disk = pool.create_disk(project(4), IMAGE, LIMIT).expect("disk");
-    pool.make_guest_disk(&disk, LIMIT, GuestContents::Tree).expect("guest disk");
-    let guest = pool.make_guest_disk(&disk, LIMIT, GuestContents::Nothing).expect("guest disk");
+    pool.draft_guest_disk(&disk, LIMIT, GuestContents::Tree).and_then(GuestDraft::publish).expect("guest disk");
+    let guest =
+        pool.draft_guest_disk(&disk, LIMIT, GuestContents::Nothing).and_then(GuestDraft::publish).expect("guest disk");
     assert!(!debugfs(&guest.file(), "ls /rootfs").contains("etc"));
     assert!(debugfs(&guest.file(), "ls /usr").contains("upper"));
 }
@@ -64,7 +66,11 @@ fn an_empty_guest_disk_has_the_directories_alone_and_takes_an_older_ones_place()
 fn a_guest_disk_grows_and_never_shrinks() {
     let Some(fixture) = fixture("a_guest_disk_grows_and_never_shrinks") else { return };
     let disk = fixture.pool.create_disk(project(6), IMAGE, LIMIT).expect("disk");
-    let guest = fixture.pool.make_guest_disk(&disk, LIMIT, GuestContents::Nothing).expect("guest disk");
+    let guest = fixture
+        .pool
+        .draft_guest_disk(&disk, LIMIT, GuestContents::Nothing)
+        .and_then(GuestDraft::publish)
+        .expect("guest disk");
     guest.grow(ByteSize::mib(128)).expect("grow");
     assert_eq!(guest.usage().expect("usage").limit, Some(ByteSize::mib(128)));
     let error = guest.grow(LIMIT).expect_err("shrunk");
@@ -77,7 +83,7 @@ fn more_than_fits_is_an_error_that_leaves_nothing() {
     let disk = fixture.pool.create_disk(project(8), IMAGE, LIMIT).expect("disk");
     let Root::Directory(root) = &disk.root().root else { panic!("{:?}", disk.root()) };
     fs::write(root.join("large"), vec![7; 40 << 20]).expect("file");
-    let error = fixture.pool.make_guest_disk(&disk, ByteSize::mib(32), GuestContents::Tree).expect_err("made");
+    let error = fixture.pool.draft_guest_disk(&disk, ByteSize::mib(32), GuestContents::Tree).expect_err("made");
     assert_eq!(*error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(fixture.pool.guest_disk(project(8)).is_none());
     assert!(names(&fixture.dir.path().join("pool/drafts")).is_empty());

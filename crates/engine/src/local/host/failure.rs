@@ -38,6 +38,21 @@ impl<T> Explain<T> for Result<T, garth_image::Error> {
     }
 }
 
+impl<T> Explain<T> for Result<T, garth_vm::Error> {
+    fn explain(self) -> Result<T, Error> {
+        use garth_vm::ErrorKind as Kind;
+        self.map_err(|error| {
+            let kind = match error.kind() {
+                Kind::NoSpace => ErrorKind::NoSpace,
+                Kind::Snapshot(_) => ErrorKind::Memory,
+                _ => ErrorKind::Machine,
+            };
+            let hint = error.hint().map(str::to_owned);
+            Error::because(kind, error).maybe_hint(hint)
+        })
+    }
+}
+
 impl<T> Explain<T> for Result<T, garth_network::Error> {
     fn explain(self) -> Result<T, Error> {
         self.map_err(|error| {

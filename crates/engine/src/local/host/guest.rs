@@ -20,7 +20,7 @@ impl Host {
     }
 }
 
-fn explain(error: guest::Error) -> Error {
+pub(super) fn explain(error: guest::Error) -> Error {
     let kind = match error.kind() {
         guest::ErrorKind::NoSpace => ErrorKind::NoSpace,
         _ => ErrorKind::Guest,

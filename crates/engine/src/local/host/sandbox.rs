@@ -1,14 +1,15 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use garth_runtime::Sandboxes;
 use garth_spec::{Limits, SandboxId};
+use garth_vm::Control;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::failure::Explain as _;
-use crate::agent::Agent;
+use super::machine::Guest;
+use crate::agent::{Agent, Channel, Door};
 use crate::error::{Error, ErrorKind};
 use crate::local::{Live, Sandbox, SandboxRecord, Usage};
 
@@ -29,6 +30,7 @@ pub(crate) struct HostSandbox {
 pub(crate) enum Running {
     Native(garth_runtime::Sandbox),
     Container(garth_runtime::Container),
+    Machine(Guest),
 }
 
 /// Calls one function of whichever it is.
@@ -37,6 +39,7 @@ macro_rules! running {
         match $self {
             Running::Native($sandbox) => $call,
             Running::Container($sandbox) => $call,
+            Running::Machine(Guest { sandbox: $sandbox, .. }) => $call,
         }
     };
 }
@@ -49,6 +52,11 @@ impl Running {
             SandboxRecord::Container(record) => {
                 Ok(sandboxes.recover_container(id, record).explain()?.map(Self::Container))
             }
+            SandboxRecord::Machine(record) => {
+                let found = sandboxes.recover(id, &record.sandbox).explain()?;
+                let directory = sandboxes.directory(id);
+                found.map(|sandbox| Guest::of(sandbox, record, directory).map(Self::Machine)).transpose()
+            }
             #[cfg(any(test, feature = "fake"))]
             SandboxRecord::Fake(_) => Ok(None),
         }
@@ -58,6 +66,7 @@ impl Running {
         match self {
             Self::Native(sandbox) => SandboxRecord::Host(sandbox.record()),
             Self::Container(container) => SandboxRecord::Container(container.record()),
+            Self::Machine(guest) => SandboxRecord::Machine(guest.record.clone()),
         }
     }
 
@@ -69,20 +78,36 @@ impl Running {
         running!(self, sandbox => sandbox.pidfd())
     }
 
-    fn agent_socket(&self) -> PathBuf {
-        running!(self, sandbox => sandbox.agent_socket())
+    fn door(&self) -> Door {
+        match self {
+            Self::Native(sandbox) => Door::Socket(sandbox.agent_socket()),
+            Self::Container(container) => Door::Socket(container.agent_socket()),
+            Self::Machine(guest) => Door::Channel(Channel::new(guest.channel())),
+        }
     }
 
     fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
-        running!(self, sandbox => sandbox.set_limits(limits).explain())
+        match self {
+            Self::Native(sandbox) => sandbox.set_limits(limits).explain(),
+            Self::Container(container) => container.set_limits(limits).explain(),
+            Self::Machine(guest) => guest.set_limits(limits),
+        }
     }
 
     fn freeze(&self) -> Result<(), Error> {
-        running!(self, sandbox => sandbox.freeze().explain())
+        match self {
+            Self::Native(sandbox) => sandbox.freeze().explain(),
+            Self::Container(container) => container.freeze().explain(),
+            Self::Machine(guest) => guest.control()?.pause().explain(),
+        }
     }
 
     fn thaw(&self) -> Result<(), Error> {
-        running!(self, sandbox => sandbox.thaw().explain())
+        match self {
+            Self::Native(sandbox) => sandbox.thaw().explain(),
+            Self::Container(container) => container.thaw().explain(),
+            Self::Machine(guest) => guest.control()?.resume().explain(),
+        }
     }
 
     fn usage(&self) -> Result<garth_runtime::Usage, Error> {
@@ -97,6 +122,12 @@ impl Running {
 impl HostSandbox {
     /// Takes over a sandbox that runs; destroys it if that fails.
     pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: Running) -> Result<Live, Error> {
+        let agent = Arc::new(Agent::behind(sandbox.door()));
+        Self::adopt_with(sandboxes, sandbox, agent)
+    }
+
+    /// The same, with an agent that was talked to already.
+    pub(super) fn adopt_with(sandboxes: Arc<Sandboxes>, sandbox: Running, agent: Arc<Agent>) -> Result<Live, Error> {
         let watched = sandbox.pidfd().try_clone_to_owned().and_then(watch);
         let pidfd = match watched {
             Ok(pidfd) => pidfd,
@@ -105,10 +136,21 @@ impl HostSandbox {
                 return Err(Error::because(ErrorKind::Start, error).step("watch"));
             }
         };
-        let agent = Arc::new(Agent::new(sandbox.agent_socket()));
         let (id, record) = (sandbox.id(), sandbox.record());
         let sandbox = Self { id, record, pidfd, sandbox: Mutex::new(Some(sandbox)), sandboxes };
         Ok(Live { sandbox: Sandbox::Host(Box::new(sandbox)), agent })
+    }
+
+    pub(in crate::local) fn is_machine(&self) -> bool {
+        matches!(self.record, SandboxRecord::Machine(_))
+    }
+
+    /// Orders for a machine.
+    pub(super) fn control(&self) -> Result<Control, Error> {
+        match self.lock().as_ref() {
+            Some(Running::Machine(guest)) => guest.control(),
+            _ => Err(ErrorKind::Sandbox.into()),
+        }
     }
 
     pub(in crate::local) fn record(&self) -> SandboxRecord {
@@ -159,6 +201,6 @@ impl HostSandbox {
 }
 
 #[expect(deprecated, reason = "its successor is unsafe for types that lie about their descriptor; OwnedFd does not")]
-fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
