@@ -171,7 +171,7 @@ fn command(program: &str) -> Command {
 /// The last line that is an error, or the last.
 pub(super) fn last_words(text: &str) -> String {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines().rfind(|line| line.starts_with("E:")).or_else(|| lines().last());
+    let error = lines().rfind(|line| line.starts_with("E:")).or_else(|| lines().next_back());
     error.unwrap_or("it said nothing").chars().take(300).collect()
 }
 
