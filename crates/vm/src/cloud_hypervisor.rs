@@ -3,13 +3,11 @@
 mod config;
 mod control;
 
-use std::path::Path;
-
 use crate::error::Error;
 use crate::inside;
 use crate::machine::{Begin, Machine};
 use crate::program::Program;
-use crate::vmm::{Access, Capabilities, Descriptor, Launch, Shown};
+use crate::vmm::{Capabilities, Descriptor, Launch};
 
 pub(crate) use control::Control;
 
@@ -23,8 +21,6 @@ pub(crate) const CAPABILITIES: Capabilities =
 /// What it writes for a snapshot.
 const CONFIG: &str = "config.json";
 const FILES: [&str; 3] = [CONFIG, "memory-ranges", "state.json"];
-
-const RANDOM: &str = "/dev/urandom";
 
 /// An installed Cloud Hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +38,7 @@ impl CloudHypervisor {
 
     pub(crate) fn launch(&self, machine: &Machine, begin: Begin<'_>) -> Launch {
         let mut shown: Vec<_> = self.0.shown().chain(inside::devices(machine)).chain(inside::files(machine)).collect();
-        let random = Path::new(RANDOM).to_owned();
-        shown.push(Shown { from: random.clone(), at: random, access: Access::Device });
+        shown.push(inside::device(inside::RANDOM));
         if let Begin::Restore(snapshot) = begin {
             shown.extend(inside::snapshot(snapshot, &FILES));
         }

@@ -18,7 +18,9 @@ pub(crate) const SNAPSHOT: &str = "/snapshot";
 /// The tap, for programs that take no descriptor of one.
 pub(crate) const TAP: &str = "tap0";
 const TUN: &str = "/dev/net/tun";
-const KVM: &str = "/dev/kvm";
+pub(crate) const KVM: &str = "/dev/kvm";
+/// Where programs that make no random numbers of their own have the guest's from.
+pub(crate) const RANDOM: &str = "/dev/urandom";
 
 /// Where a drive's file is.
 pub(crate) fn drive(drive: &Drive) -> String {
@@ -47,7 +49,12 @@ pub(crate) fn snapshot<'a>(snapshot: &'a Snapshot, names: &'a [&str]) -> impl It
 /// Devices of a program that runs guests by KVM alone and opens taps by name.
 pub(crate) fn devices(machine: &Machine) -> impl Iterator<Item = Shown> + '_ {
     let tun = machine.nic.map(|_| TUN);
-    [KVM].into_iter().chain(tun).map(|path| shown(Path::new(path), path.to_owned(), Access::Device))
+    [KVM].into_iter().chain(tun).map(device)
+}
+
+/// A device where the host has it.
+pub(crate) fn device(path: &str) -> Shown {
+    shown(Path::new(path), path.to_owned(), Access::Device)
 }
 
 fn shown(from: &Path, at: String, access: Access) -> Shown {

@@ -59,8 +59,9 @@ impl Qemu {
         shown.extend(DATA.iter().filter(|path| there(path)).map(|path| same(path, Access::Read)));
         shown.extend(MODULES.iter().filter(|path| there(path)).map(|path| same(path, Access::Run)));
         if machine.accelerator == Accelerator::Kvm {
-            shown.push(same("/dev/kvm", Access::Device));
+            shown.push(inside::device(inside::KVM));
         }
+        shown.push(inside::device(inside::RANDOM));
         shown.extend(inside::files(machine));
         shown
     }
@@ -98,7 +99,7 @@ fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
     words.add("-mon", "chardev=control,mode=control");
     words.add("-chardev", "socket,id=console,fd=%fd2%");
     words.add("-serial", "chardev:console");
-    words.add("-object", "rng-random,id=random,filename=/dev/urandom");
+    words.add("-object", format!("rng-random,id=random,filename={}", inside::RANDOM));
     words.add("-device", "virtio-rng-device,rng=random");
     words.add("-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on");
     machine.drives.iter().for_each(|drive| words.drive(drive));

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::RANDOM;
 use crate::inside;
 use crate::machine::{Drive, DriveAccess, Machine, Nic};
 use crate::vmm::VSOCK;
@@ -17,7 +16,7 @@ pub(super) fn of(machine: &Machine) -> Value {
         "memory": { "size": machine.memory.bytes() },
         "payload": { "kernel": inside::KERNEL, "initramfs": inside::INITRD, "cmdline": machine.command_line() },
         "disks": machine.drives.iter().map(disk).collect::<Vec<_>>(),
-        "rng": { "src": RANDOM },
+        "rng": { "src": inside::RANDOM },
         "balloon": { "size": 0, "deflate_on_oom": true, "free_page_reporting": true },
         // Its standard output, whether that is a terminal or not.
         "serial": { "mode": "Tty" },

@@ -7,7 +7,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::mock::{DONE, Mock, Schema, machine, refusal};
 use crate::snapshot::Snapshot;
-use crate::vmm::Place;
+use crate::vmm::{Access, Place};
 
 /// A program that does what `deed` says; it sees its own directory.
 struct World {
