@@ -35,8 +35,8 @@ pub(crate) fn machine() -> Machine {
 pub(crate) enum Fault {
     /// Says this, and no more.
     Says(String),
-    /// Says this again and again.
-    Repeats(&'static str),
+    /// Says this, and then that again and again.
+    Repeats(&'static str, &'static str),
     /// Keeps the connection and says nothing.
     Hangs,
 }
@@ -89,7 +89,10 @@ impl Mock {
             let _ = request(&mut stream);
             match fault {
                 Fault::Says(text) => drop(stream.write_all(text.as_bytes())),
-                Fault::Repeats(text) => while stream.write_all(text.as_bytes()).is_ok() {},
+                Fault::Repeats(first, again) => {
+                    let _ = stream.write_all(first.as_bytes());
+                    while stream.write_all(again.as_bytes()).is_ok() {}
+                }
                 Fault::Hangs => drop(stream.read(&mut [0])),
             }
         });

@@ -13,6 +13,9 @@ use crate::world;
 /// A machine that says nothing more hangs: two processors, one emulating the other.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Names a static agent, to be heard through the program.
+const AGENT: &str = "GARTH_TEST_AGENT";
+
 /// What gives the orders.
 const INSIDE: &str = "inside::the_program_does_all_that_it_is_asked";
 
@@ -32,13 +35,18 @@ echo lab:end $?
 /busybox reboot -f
 ";
 
-/// What the guest of the program under test does.
+/// What the guest of the program under test does. The agent makes the mounts and loads the modules where there is one.
 const INNER: &str = "#!/busybox sh
 exec >/dev/console 2>&1
-/busybox mount -t proc proc /proc
-/busybox mount -t sysfs sys /sys
-/busybox mount -t devtmpfs dev /dev
-for module in /modules/*.ko; do /busybox insmod $module; done
+if [ -x /agent ]; then
+  /agent guest </dev/console &
+  until [ -e /sys/block/vdb ]; do /busybox usleep 20000; done
+else
+  /busybox mount -t proc proc /proc
+  /busybox mount -t sysfs sys /sys
+  /busybox mount -t devtmpfs dev /dev
+  for module in /modules/*.ko; do /busybox insmod $module; done
+fi
 echo lab:words $(/busybox cat /proc/cmdline)
 for disk in /sys/block/vd*; do
   echo lab:disk $(/busybox cat $disk/size) $(/busybox cat $disk/ro) $(/busybox cat $disk/serial)
@@ -120,8 +128,14 @@ impl Files {
         let artifacts = world::distribution(test)?;
         let busybox = world::busybox(test).filter(|_| world::is_installed("qemu-system-x86_64", test))?;
         let busybox = std::fs::read(busybox).expect("busybox");
-        let script = [("busybox", Kind::Program(&busybox)), ("init", Kind::Program(INNER.as_bytes()))];
-        let script = archive(&script.map(|(path, kind)| Entry { path: path.to_owned(), kind }));
+        let agent = std::env::var_os(AGENT).map(|path| std::fs::read(path).expect("agent"));
+        let mut script = vec![("busybox", &busybox[..]), ("init", INNER.as_bytes())];
+        script.extend(agent.as_deref().map(|agent| ("agent", agent)));
+        let entry = |path: &str, kind| Entry { path: path.to_owned(), kind };
+        let mut entries: Vec<_> = script.iter().map(|(path, content)| entry(path, Kind::Program(content))).collect();
+        // The shell opens it for what runs in the background.
+        entries.push(entry("dev/null", Kind::Device { major: 1, minor: 3 }));
+        let script = archive(&entries);
         let inner = [std::fs::read(artifacts.initrd()).expect("initrd"), script].concat();
         Some(Self { busybox, vmlinux: std::fs::read(artifacts.vmlinux()).expect("kernel"), inner })
     }
@@ -129,7 +143,8 @@ impl Files {
 
 /// The first files of the machine with KVM: all there is.
 fn outer(files: &Files, program: &Path, named: &str, scratch: &Path) -> Vec<u8> {
-    let script = OUTER.replace("PROGRAM", &format!("{named}=/vmm")).replace("INSIDE", INSIDE);
+    let agent = std::env::var_os(AGENT).map_or("", |_| " GARTH_TEST_AGENT=1");
+    let script = OUTER.replace("PROGRAM", &format!("{named}=/vmm{agent}")).replace("INSIDE", INSIDE);
     let read = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let this = std::env::current_exe().expect("this program");
     let mut owned = vec![("lab".to_owned(), read(&this)), ("vmm".to_owned(), read(program))];
