@@ -1,4 +1,7 @@
 //! Cloud Hypervisor: orders by its API (cloud-hypervisor.yaml of its sources). It runs guests by KVM alone.
+//!
+//! A guest that reboots, or panics and so reboots, is started again by it from its kernel, and no option of it changes
+//! that: who holds the channel sees another agent and has to end the machine.
 
 mod config;
 mod control;

@@ -45,7 +45,13 @@ fn disk(drive: &Drive) -> Value {
 }
 
 fn nic(nic: Nic) -> Value {
-    json!({ "id": "net", "tap": inside::TAP, "mac": nic.mac_text() })
+    json!({
+        "id": "net",
+        "tap": inside::TAP,
+        "mac": nic.mac_text(),
+        // It saves the address that the tap has on the host, and would give it to the next tap, which takes a privilege.
+        "host_mac": null,
+    })
 }
 
 /// Puts all that was asked for into what a program wrote that a guest may have taken over: the machines that are made

@@ -40,6 +40,7 @@ fn saving(own: &Path, order: &str) -> String {
         config["landlock_enable"] = json!(false);
         config["disks"][0]["path"] = json!("/somewhere/else");
         config["disks"][0]["num_queues"] = json!(1);
+        config["net"][0]["host_mac"] = json!("02:00:00:00:00:09");
         for (name, content) in
             [(CONFIG, config.to_string()), ("memory-ranges", String::new()), ("state.json", String::new())]
         {
@@ -74,6 +75,7 @@ fn a_machine_that_is_restored_is_as_enclosed_as_it_was_asked_for() {
     let saved: Value = serde_json::from_slice(&saved).expect("JSON");
     assert_eq!(saved["landlock_enable"], true);
     assert_eq!(saved["disks"][0]["path"], "/disks/root");
+    assert_eq!(saved["net"][0]["host_mac"], Value::Null);
     // What it added is its own matter.
     assert_eq!(saved["disks"][0]["num_queues"], 1);
     assert!(!world.directory.path().join("own/saved").exists());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use garth_spec::{ByteSize, Handler};
-use garth_vm::{Accelerator, Begin, Drive, DriveAccess, ErrorKind, Machine, Snapshot, SnapshotFault, Vmm};
+use garth_vm::{Accelerator, Begin, Drive, DriveAccess, ErrorKind, Machine, Nic, Snapshot, SnapshotFault, Vmm};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::jail::Jail;
@@ -13,6 +13,7 @@ use crate::jail::Jail;
 /// In sectors, to tell the disks by.
 const ROOT: u64 = 32 << 11;
 const USR: u64 = 16 << 11;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 /// In MiB: less than a snapshot takes.
 const ROOM: u32 = 32;
 
@@ -33,14 +34,16 @@ impl World {
         };
         let vmm = Vmm::find(handler).expect("the program");
         let guest = PathBuf::from(std::env::var_os("LAB_GUEST").expect("the guest's files"));
+        let emulates = vmm.capabilities().emulates;
         let machine = Machine {
             vcpus: 1,
             memory: ByteSize::mib(128),
             kernel: guest.join("vmlinux"),
             initrd: guest.join("initrd.img"),
             drives: vec![drive("root", ROOT, DriveAccess::ReadWrite), drive("usr", USR, DriveAccess::ReadOnly)],
-            nic: None,
-            accelerator: if vmm.capabilities().emulates { Accelerator::Tcg } else { Accelerator::Kvm },
+            // That of QEMU takes a descriptor of a tap, which is the network's to make.
+            nic: (!emulates).then_some(Nic { mac: MAC }),
+            accelerator: if emulates { Accelerator::Tcg } else { Accelerator::Kvm },
         };
         Self { vmm, machine, place: place.to_owned() }
     }
@@ -80,8 +83,10 @@ fn the_program_does_all_that_it_is_asked() {
     let world = World::new(handler, scratch.path());
     println!("lab:version {}", world.vmm.version());
     if !world.vmm.capabilities().emulates {
-        // Whoever sets up a host decides who may use it.
-        std::os::unix::fs::chown("/dev/kvm", Some(1000), Some(1000)).expect("kvm");
+        // The host's udev and administrator do that elsewhere.
+        for device in ["/dev/kvm", "/dev/net/tun"] {
+            std::os::unix::fs::chown(device, Some(1000), Some(1000)).expect(device);
+        }
     }
     let (snapshot, last) = boot_and_save(&world);
     clones_differ(&world, &snapshot, &last);
@@ -98,6 +103,8 @@ fn boot_and_save(world: &World) -> (Snapshot, String) {
     let disks = [jail.await_line("lab:disk", |_| true), jail.await_line("lab:disk", |_| true)];
     println!("lab:disks {disks:?}");
     tells_its_disks(&words, &disks);
+    let addresses = jail.await_line("lab:net", |_| true);
+    assert_eq!(addresses.contains("02:00:00:00:00:07"), machine.nic.is_some(), "{addresses}");
     jail.await_line("lab:tick", |_| true);
     reaches_the_guest(world, &mut jail);
     grow(&machine.drives[0].file, 2 * ROOT);

@@ -62,7 +62,10 @@ impl Jail {
             kept.push(fd);
         }
         let plan = serde_json::json!([root, launch.program, arguments]).to_string();
-        let mut this = Command::new("/proc/self/exe");
+        let mut this = match launch.tap {
+            None => Command::new("/proc/self/exe"),
+            Some(tap) => behind_tap(tap),
+        };
         this.args(["--exact", "jail::enters_and_becomes_the_program", "--ignored", "--nocapture"]);
         this.env("LAB_PLAN", plan);
         let (program, lines) = match console {
@@ -99,6 +102,16 @@ impl Jail {
     pub fn forget(&mut self) {
         while self.lines.try_recv().is_ok() {}
     }
+}
+
+/// This program in a network namespace of its own, with the tap that a launch asks for. The program has to own it: one
+/// that is nobody's takes privileges since Linux 6.13 (tun_capable in drivers/net/tun.c).
+fn behind_tap(tap: &str) -> Command {
+    let make = format!("/ip tuntap add {tap} mode tap user {USER} && /ip link set {tap} up && exec \"$@\"");
+    let mut command = Command::new("/busybox");
+    command.args(["unshare", "--net", "/busybox", "sh", "-c", &make, "sh"]);
+    command.arg(std::env::current_exe().expect("this program"));
+    command
 }
 
 /// As a jail shows it.

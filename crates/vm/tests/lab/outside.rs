@@ -16,11 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Names a static agent, to be heard through the program.
 const AGENT: &str = "GARTH_TEST_AGENT";
 
+/// Makes a tap that belongs to a user, which busybox cannot.
+const IP: &str = "/sbin/ip";
+
 /// What gives the orders.
 const INSIDE: &str = "inside::the_program_does_all_that_it_is_asked";
 
 /// For the machine with KVM, in this order; what is built in has no file.
-const MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
+const MODULES: [&str; 5] = ["irqbypass", "ccp", "kvm", "kvm-amd", "tun"];
 
 const OUTER: &str = "#!/busybox sh
 exec >/dev/console 2>&1
@@ -51,6 +54,7 @@ echo lab:words $(/busybox cat /proc/cmdline)
 for disk in /sys/block/vd*; do
   echo lab:disk $(/busybox cat $disk/size) $(/busybox cat $disk/ro) $(/busybox cat $disk/serial)
 done
+echo lab:net $(/busybox cat /sys/class/net/*/address)
 while true; do
   echo lab:tick $(/busybox cat /sys/block/vda/size) $(/busybox od -An -N16 -tx8 /dev/urandom)
   /busybox usleep 50000
@@ -106,6 +110,9 @@ fn qemu_boots_saves_and_is_cloned() {
 
 fn run(test: &str, given: &str, named: &str) {
     let Some(program) = std::env::var_os(given) else { return println!("SKIP {test}: {given} names no program") };
+    if !Path::new(IP).exists() {
+        return println!("SKIP {test}: {IP}");
+    }
     let Some(files) = Files::find(test) else { return };
     let directory = tempfile::tempdir().expect("directory");
     let (kernel, initrd) = (directory.path().join("vmlinux"), directory.path().join("initrd.img"));
@@ -147,8 +154,9 @@ fn outer(files: &Files, program: &Path, named: &str, scratch: &Path) -> Vec<u8> 
     let script = OUTER.replace("PROGRAM", &format!("{named}=/vmm{agent}")).replace("INSIDE", INSIDE);
     let read = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let this = std::env::current_exe().expect("this program");
-    let mut owned = vec![("lab".to_owned(), read(&this)), ("vmm".to_owned(), read(program))];
-    for library in [this.as_path(), program].into_iter().flat_map(libraries) {
+    let programs = [("lab", this.as_path()), ("vmm", program), ("ip", Path::new(IP))];
+    let mut owned: Vec<_> = programs.iter().map(|(name, path)| ((*name).to_owned(), read(path))).collect();
+    for library in programs.iter().flat_map(|(_, path)| libraries(path)) {
         // The loader is where the program says; all else is looked for.
         let name = library.file_name().expect("a name").to_string_lossy().into_owned();
         let place = if name.starts_with("ld-linux") { "lib64" } else { "lib" };
