@@ -107,6 +107,15 @@ impl Snapshot {
     }
 }
 
+/// Whoever saves into a directory may remove all of it when that fails.
+pub(crate) fn require_empty(directory: &Path) -> Result<(), Error> {
+    let mut entries = fs::read_dir(directory).map_err(Error::io("list the snapshot"))?;
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::io("save beside other files")(io::ErrorKind::DirectoryNotEmpty.into())),
+    }
+}
+
 /// Removes what a save that failed has left, so that the directory is as empty as it was.
 pub(crate) fn forget(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -226,6 +226,7 @@ impl Control {
     /// # Errors
     /// Whatever fails, the directory is empty again and the machine can be resumed; [`crate::ErrorKind::NoSpace`].
     pub fn save(&mut self, machine: &Machine, into: &Path) -> Result<Snapshot, Error> {
+        snapshot::require_empty(into)?;
         let saved = order!(self, orders => orders.save(machine, into));
         let recorded = saved.and_then(|()| Snapshot::record(into, &self.vmm, machine));
         recorded.inspect_err(|_| snapshot::forget(into))

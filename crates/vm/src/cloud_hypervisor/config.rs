@@ -9,8 +9,13 @@ use crate::vmm::VSOCK;
 /// Of the guest in its own machine: every machine has a vsock of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
 
+/// What it asks of Landlock, or else refuses the machine: Linux 6.2 (`ABI` of its landlock.rs).
+const LANDLOCK: u32 = 3;
+
 /// The body of `vm.create`.
 pub(super) fn of(machine: &Machine) -> Value {
+    // The jail is what encloses it; this comes on top of it where the kernel can.
+    let landlock = garth_kernel::landlock::version() >= LANDLOCK;
     let mut config = json!({
         "cpus": { "boot_vcpus": machine.vcpus, "max_vcpus": machine.vcpus, "nested": false },
         "memory": { "size": machine.memory.bytes() },
@@ -23,7 +28,7 @@ pub(super) fn of(machine: &Machine) -> Value {
         "console": { "mode": "Off" },
         "vsock": { "cid": GUEST_CID, "socket": format!("{}/{VSOCK}", inside::OWN) },
         // Besides what is named above it opens nothing but what it saves.
-        "landlock_enable": true,
+        "landlock_enable": landlock,
         "landlock_rules": [{ "path": inside::OWN, "access": "rw" }],
     });
     if let Some(nic) = machine.nic {

@@ -102,6 +102,14 @@ fn a_file_that_changes_between_two_loads_is_noticed() {
 }
 
 #[test]
+fn a_directory_with_something_in_it_is_not_saved_into() {
+    let (directory, _) = saved();
+    require_empty(directory.path()).expect_err("a snapshot is there");
+    forget(directory.path());
+    require_empty(directory.path()).expect("empty");
+}
+
+#[test]
 fn a_program_cannot_have_a_file_of_the_hosts_taken() {
     let (own, into) = (tempfile::tempdir().expect("own"), tempfile::tempdir().expect("into"));
     let at = |name: &str| own.path().join(name);

@@ -13,6 +13,8 @@ use crate::jail::Jail;
 /// In sectors, to tell the disks by.
 const ROOT: u64 = 32 << 11;
 const USR: u64 = 16 << 11;
+/// A guest whose disk has grown to this reboots.
+pub const LARGEST: u64 = 4 * ROOT;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 /// In MiB: less than a snapshot takes.
 const ROOM: u32 = 32;
@@ -57,6 +59,7 @@ impl World {
         let (mut machine, file) = (self.machine.clone(), self.place.join(format!("{name}-root")));
         std::fs::copy(&machine.drives[0].file, &file).expect("copy");
         std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("chown");
+        resize(&file, 2 * ROOT);
         machine.drives[0].file = file;
         machine
     }
@@ -107,7 +110,7 @@ fn boot_and_save(world: &World) -> (Snapshot, String) {
     assert_eq!(addresses.contains("02:00:00:00:00:07"), machine.nic.is_some(), "{addresses}");
     jail.await_line("lab:tick", |_| true);
     reaches_the_guest(world, &mut jail);
-    grow(&machine.drives[0].file, 2 * ROOT);
+    resize(&machine.drives[0].file, 2 * ROOT);
     control.resize_drive("root", ByteSize::mib(64)).expect("resized");
     jail.await_line("lab:tick", |tick| tick.starts_with(&format!("{} ", 2 * ROOT)));
     control.balloon(machine, ByteSize::mib(112)).expect("smaller");
@@ -131,11 +134,18 @@ fn boot_and_save(world: &World) -> (Snapshot, String) {
     timed("resume", || control.resume().expect("resumed"));
     jail.forget();
     jail.await_line("lab:tick", |_| true);
+    resize(&machine.drives[0].file, LARGEST);
+    control.resize_drive("root", ByteSize::mib(128)).expect("resized");
+    match vmm {
+        // It starts the guest again.
+        Vmm::CloudHypervisor(_) => drop(jail.await_line("lab:words", |_| true)),
+        _ => jail.await_end(),
+    }
     (snapshot, last)
 }
 
-fn grow(file: &Path, sectors: u64) {
-    File::options().write(true).open(file).and_then(|file| file.set_len(sectors << 9)).expect("grow");
+fn resize(file: &Path, sectors: u64) {
+    File::options().write(true).open(file).and_then(|file| file.set_len(sectors << 9)).expect("resize");
 }
 
 /// A port of QEMU's is there in any case. Through a vsock the program says whether anybody in the guest listens.

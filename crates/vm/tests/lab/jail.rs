@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use garth_vm::{Access, Begin, Control, Descriptor, Machine, Place, Shown, Vmm};
@@ -96,6 +96,19 @@ impl Jail {
                 _ => {}
             }
         }
+    }
+
+    /// Waits until it has ended.
+    pub fn await_end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("no end after {:#?}", self.said),
+            }
+        }
+        self.program.wait().expect("the program");
     }
 
     /// Forgets what it said.

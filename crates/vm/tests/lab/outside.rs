@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use garth_vm::guest::{Entry, Kind, archive};
 
+use crate::inside::LARGEST;
 use crate::world;
 
 /// A machine that says nothing more hangs: two processors, one emulating the other.
@@ -56,7 +57,9 @@ for disk in /sys/block/vd*; do
 done
 echo lab:net $(/busybox cat /sys/class/net/*/address)
 while true; do
-  echo lab:tick $(/busybox cat /sys/block/vda/size) $(/busybox od -An -N16 -tx8 /dev/urandom)
+  size=$(/busybox cat /sys/block/vda/size)
+  [ $size -lt LARGEST ] || /busybox reboot -f
+  echo lab:tick $size $(/busybox od -An -N16 -tx8 /dev/urandom)
   /busybox usleep 50000
 done
 ";
@@ -136,7 +139,8 @@ impl Files {
         let busybox = world::busybox(test).filter(|_| world::is_installed("qemu-system-x86_64", test))?;
         let busybox = std::fs::read(busybox).expect("busybox");
         let agent = std::env::var_os(AGENT).map(|path| std::fs::read(path).expect("agent"));
-        let mut script = vec![("busybox", &busybox[..]), ("init", INNER.as_bytes())];
+        let inner = INNER.replace("LARGEST", &LARGEST.to_string());
+        let mut script = vec![("busybox", &busybox[..]), ("init", inner.as_bytes())];
         script.extend(agent.as_deref().map(|agent| ("agent", agent)));
         let entry = |path: &str, kind| Entry { path: path.to_owned(), kind };
         let mut entries: Vec<_> = script.iter().map(|(path, content)| entry(path, Kind::Program(content))).collect();
