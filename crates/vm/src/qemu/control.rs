@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::qmp::Qmp;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
+use crate::snapshot::{self, Snapshot};
 
 /// How long memory may take to be written or read: some GiB on a slow disk.
 const TRANSFER: Duration = Duration::from_secs(300);
@@ -39,21 +40,17 @@ impl Control {
         self.0.order("cont", json!({})).map(drop)
     }
 
-    pub(crate) fn save(&mut self, into: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, _machine: &Machine, into: &Path) -> Result<(), Error> {
         let file = File::create_new(into.join(STATE)).map_err(Error::io("make the file for the machine's memory"))?;
         self.prepare()?;
         // By default QEMU spares the network: 1 GiB/s is more than any disk takes.
         self.0.order("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 30 }))?;
-        self.transfer("migrate", &file).map_err(|error| match error.kind() {
-            // QEMU says that it failed, and why only to its log.
-            ErrorKind::Refused { .. } if is_full(&file) => ErrorKind::NoSpace.into(),
-            _ => error,
-        })?;
-        file.sync_all().map_err(Error::io("write the machine's memory to disk"))
+        // QEMU says that it failed, and why only to its log.
+        self.transfer("migrate", &file).map_err(|error| snapshot::or_no_space(error, &file))
     }
 
-    pub(crate) fn load(&mut self, _machine: &Machine, from: &Path) -> Result<(), Error> {
-        let file = File::open(from.join(STATE)).map_err(Error::io("open the machine's memory"))?;
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<(), Error> {
+        let file = File::open(from.directory().join(STATE)).map_err(Error::io("open the machine's memory"))?;
         self.prepare()?;
         self.transfer("migrate-incoming", &file)
     }
@@ -81,16 +78,11 @@ impl Control {
         }
     }
 
-    pub(crate) fn balloon(&mut self, memory: ByteSize) -> Result<(), Error> {
+    pub(crate) fn balloon(&mut self, _machine: &Machine, memory: ByteSize) -> Result<(), Error> {
         self.0.order("balloon", json!({ "value": memory.bytes() })).map(drop)
     }
 
     pub(crate) fn resize_drive(&mut self, serial: &str, size: ByteSize) -> Result<(), Error> {
         self.0.order("block_resize", json!({ "node-name": serial, "size": size.bytes() })).map(drop)
     }
-}
-
-/// Whether the file's filesystem takes no more.
-fn is_full(file: &File) -> bool {
-    rustix::fs::fstatvfs(file).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < 1 << 20)
 }
