@@ -12,6 +12,7 @@ use garth_spec::ByteSize;
 use serde_json::Value;
 
 use crate::machine::{Accelerator, Drive, DriveAccess, Machine, Nic};
+use crate::snapshot::{Saved, Snapshot};
 
 pub(crate) use schema::Schema;
 
@@ -28,6 +29,13 @@ pub(crate) fn machine() -> Machine {
         nic: Some(Nic { mac: [2, 0, 0, 0, 0, 1] }),
         accelerator: Accelerator::Kvm,
     }
+}
+
+/// A snapshot of that machine with these files.
+pub(crate) fn snapshot(directory: &Path, files: &[&str]) -> Snapshot {
+    let saved = Saved::begin(directory, "mock", &machine()).expect("an empty directory");
+    files.iter().for_each(|name| std::fs::write(directory.join(name), name).expect("write"));
+    saved.record().expect("recorded")
 }
 
 /// What it does instead of what it should.

@@ -5,6 +5,7 @@
 mod manifest;
 mod taken;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -42,6 +43,63 @@ struct Seen {
     changed: (i64, i64),
 }
 
+/// Files that a program has just written, and that are no snapshot yet. Dropped, they are gone.
+#[derive(Debug)]
+#[must_use = "without its record it is no snapshot"]
+pub struct Saved {
+    directory: PathBuf,
+    vmm: String,
+    machine: Shape,
+    is_recorded: bool,
+}
+
+impl Saved {
+    /// Empties the directory when it is dropped, so it must be empty now.
+    pub(crate) fn begin(directory: &Path, vmm: &str, machine: &Machine) -> Result<Self, Error> {
+        let mut entries = fs::read_dir(directory).map_err(Error::io("list the snapshot"))?;
+        if entries.next().is_some() {
+            return Err(Error::io("save beside other files")(io::ErrorKind::DirectoryNotEmpty.into()));
+        }
+        let (vmm, machine) = (vmm.to_owned(), Shape::of(machine)?);
+        Ok(Self { directory: directory.to_owned(), vmm, machine, is_recorded: false })
+    }
+
+    /// Reads all of it and writes down what it is, to disk. The machine may run on meanwhile.
+    pub fn record(mut self) -> Result<Snapshot, Error> {
+        let (mut files, mut seen) = (BTreeMap::new(), Vec::new());
+        for entry in fs::read_dir(&self.directory).map_err(Error::io("list the snapshot"))? {
+            let name = entry.map_err(Error::io("list the snapshot"))?.file_name().to_string_lossy().into_owned();
+            let mut file = open(&self.directory.join(&name)).map_err(Error::io("read the snapshot"))?;
+            file.sync_all().map_err(Error::io("write the snapshot to disk"))?;
+            let looked = Seen::of(&file)?;
+            files.insert(name.clone(), Recorded { size: looked.size, sha256: digest_of(&mut file)? });
+            seen.push((name, looked));
+        }
+        let (vmm, machine) = (self.vmm.clone(), self.machine.clone());
+        let manifest = Manifest { format: FORMAT, vmm, machine, files };
+        let written = File::create_new(self.directory.join(MANIFEST)).and_then(|mut file| {
+            file.write_all(&serde_json::to_vec_pretty(&manifest).unwrap_or_default())?;
+            file.sync_all()?;
+            File::open(&self.directory)?.sync_all()
+        });
+        written.map_err(Error::io("write the snapshot's manifest"))?;
+        self.is_recorded = true;
+        Ok(Snapshot { directory: self.directory.clone(), manifest, seen })
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        if self.is_recorded {
+            return;
+        }
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            // What stays is not a snapshot: the manifest is written last.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl Snapshot {
     /// Reads a snapshot and all of its files.
     ///
@@ -67,27 +125,6 @@ impl Snapshot {
         &self.directory
     }
 
-    /// Writes the manifest of the files in a directory.
-    pub(crate) fn record(directory: &Path, vmm: &str, machine: &Machine) -> Result<Self, Error> {
-        let (mut files, mut seen) = (std::collections::BTreeMap::new(), Vec::new());
-        for entry in fs::read_dir(directory).map_err(Error::io("list the snapshot"))? {
-            let name = entry.map_err(Error::io("list the snapshot"))?.file_name().to_string_lossy().into_owned();
-            let mut file = open(&directory.join(&name)).map_err(Error::io("read the snapshot"))?;
-            file.sync_all().map_err(Error::io("write the snapshot to disk"))?;
-            let looked = Seen::of(&file)?;
-            files.insert(name.clone(), Recorded { size: looked.size, sha256: digest_of(&mut file)? });
-            seen.push((name, looked));
-        }
-        let manifest = Manifest { format: FORMAT, vmm: vmm.to_owned(), machine: Shape::of(machine)?, files };
-        let written = File::create_new(directory.join(MANIFEST)).and_then(|mut file| {
-            file.write_all(&serde_json::to_vec_pretty(&manifest).unwrap_or_default())?;
-            file.sync_all()?;
-            File::open(directory)?.sync_all()
-        });
-        written.map_err(Error::io("write the snapshot's manifest"))?;
-        Ok(Self { directory: directory.to_owned(), manifest, seen })
-    }
-
     /// Whether this program can load it into this machine, and its files are as they were when they were read.
     pub(crate) fn check(&self, vmm: &str, machine: &Machine) -> Result<(), Error> {
         if self.manifest.vmm != vmm {
@@ -104,23 +141,6 @@ impl Snapshot {
             }
         }
         Ok(())
-    }
-}
-
-/// Whoever saves into a directory may remove all of it when that fails.
-pub(crate) fn require_empty(directory: &Path) -> Result<(), Error> {
-    let mut entries = fs::read_dir(directory).map_err(Error::io("list the snapshot"))?;
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(Error::io("save beside other files")(io::ErrorKind::DirectoryNotEmpty.into())),
-    }
-}
-
-/// Removes what a save that failed has left, so that the directory is as empty as it was.
-pub(crate) fn forget(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        // What stays is not a snapshot: the manifest is written last.
-        let _ = fs::remove_file(entry.path());
     }
 }
 

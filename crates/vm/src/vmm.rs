@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::firecracker::{self, Firecracker};
 use crate::machine::{Begin, Machine};
 use crate::qemu::{self, Qemu};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{Saved, Snapshot};
 
 /// A program that runs guests.
 #[derive(Debug, Clone)]
@@ -221,18 +221,16 @@ impl Control {
     }
 
     /// Writes a paused machine's memory and devices into a directory, which is empty and which only root enters. The
-    /// machine stays paused.
+    /// machine stays paused; it can be resumed before the snapshot is recorded.
     ///
     /// # Errors
     /// Whatever fails, the directory is empty again and the machine can be resumed; [`crate::ErrorKind::NoSpace`].
-    pub fn save(&mut self, machine: &Machine, into: &Path) -> Result<Snapshot, Error> {
-        snapshot::require_empty(into)?;
-        let saved = order!(self, orders => orders.save(machine, into));
-        let recorded = saved.and_then(|()| Snapshot::record(into, &self.vmm, machine));
-        recorded.inspect_err(|_| snapshot::forget(into))
+    pub fn save(&mut self, machine: &Machine, into: &Path) -> Result<Saved, Error> {
+        let saved = Saved::begin(into, &self.vmm, machine)?;
+        order!(self, orders => orders.save(machine, into)).map(|()| saved)
     }
 
-    /// Gives a machine that began with [`Begin::Restore`] what [`Control::save`] wrote. It stays paused.
+    /// Gives a machine that began with [`Begin::Restore`] what was saved. It stays paused.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Snapshot`] when it is of another program, another machine, or not what was opened any more;

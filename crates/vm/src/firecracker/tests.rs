@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::mock::{DONE, Mock, Schema, machine, refusal};
-use crate::snapshot::Snapshot;
+use crate::mock::{DONE, Mock, Schema, machine, refusal, snapshot};
 use crate::vmm::{Access, Place};
 
 /// A program that does all that it is told; what it saves is where its directory is on the host.
@@ -59,7 +58,8 @@ fn every_request_is_one_of_its_published_interface() {
     world.control.resume().expect("resumed");
     world.control.balloon(&machine(), ByteSize::mib(64)).expect("ballooned");
     world.control.resize_drive("root", ByteSize::mib(1)).expect("resized");
-    let snapshot = Snapshot::record(&world.target(), "Firecracker", &machine()).expect("recorded");
+    let another = tempfile::tempdir().expect("directory");
+    let snapshot = snapshot(another.path(), &[]);
     world.control.load(&snapshot).expect("loaded");
     let expected = [
         "PUT /machine-config",
@@ -138,7 +138,7 @@ fn paths_of_the_host_are_shown_and_never_named() {
     assert_eq!((access("/dev/kvm"), access("/dev/net/tun")), (Some(Access::Device), Some(Access::Device)));
     assert_eq!(launch.tap, Some("tap0"));
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = Snapshot::record(directory.path(), "Firecracker", &machine()).expect("recorded");
+    let snapshot = snapshot(directory.path(), &[]);
     let restored = firecracker.launch(&machine(), Begin::Restore(&snapshot));
     let more: Vec<_> =
         restored.shown.iter().skip(launch.shown.len()).map(|shown| shown.at.display().to_string()).collect();

@@ -16,6 +16,10 @@ use crate::snapshot::{self, Snapshot};
 /// How long memory may take to be written or read: some GiB on a slow disk.
 const TRANSFER: Duration = Duration::from_secs(300);
 
+/// How long QEMU may take from the end of a transfer to where it lets the machine go on.
+const SETTLING: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// In a snapshot's directory: memory and devices, as QEMU streams them.
 const STATE: &str = "state";
 
@@ -64,6 +68,12 @@ impl Control {
     fn transfer(&mut self, order: &str, file: &File) -> Result<(), Error> {
         self.0.order_with("getfd", json!({ "fdname": "state" }), Some(file.as_fd()))?;
         self.0.order(order, json!({ "uri": "fd:state" }))?;
+        let outcome = self.await_transfer(order);
+        self.settle()?;
+        outcome
+    }
+
+    fn await_transfer(&mut self, order: &str) -> Result<(), Error> {
         let deadline = Instant::now() + TRANSFER;
         loop {
             let data = self.0.event("MIGRATION", deadline)?;
@@ -78,11 +88,66 @@ impl Control {
         }
     }
 
+    /// QEMU tells the end of a transfer, good or bad, before it lets a machine go on. No event tells when it does.
+    fn settle(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let status = self.0.order("query-status", json!({}))?;
+            match status.get("status").and_then(Value::as_str) {
+                Some("finish-migrate" | "inmigrate") if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                Some("finish-migrate" | "inmigrate") => return Err(Error::silent("the end of a transfer")),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     pub(crate) fn balloon(&mut self, _machine: &Machine, memory: ByteSize) -> Result<(), Error> {
         self.0.order("balloon", json!({ "value": memory.bytes() })).map(drop)
     }
 
     pub(crate) fn resize_drive(&mut self, serial: &str, size: ByteSize) -> Result<(), Error> {
         self.0.order("block_resize", json!({ "node-name": serial, "size": size.bytes() })).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::mock::machine;
+
+    #[test]
+    fn a_save_ends_when_the_machine_can_go_on() {
+        let directory = tempfile::tempdir().expect("directory");
+        let socket = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).expect("listen");
+        let qemu = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let lines = BufReader::new(stream.try_clone().expect("clone")).lines();
+            stream.write_all(b"{\"QMP\": {}}\n").expect("greet");
+            let mut statuses = ["postmigrate", "finish-migrate", "finish-migrate"].to_vec();
+            for line in lines.map_while(Result::ok) {
+                let order: Value = serde_json::from_str(&line).expect("JSON");
+                let answer = match order["execute"].as_str() {
+                    Some("migrate") => {
+                        let ended = json!({ "event": "MIGRATION", "data": { "status": "completed" } });
+                        format!("{}\n{ended}\n", json!({ "return": {} }))
+                    }
+                    Some("query-status") => {
+                        let status = statuses.pop().expect("asked until it may go on and no longer");
+                        format!("{}\n", json!({ "return": { "status": status } }))
+                    }
+                    _ => format!("{}\n", json!({ "return": {} })),
+                };
+                stream.write_all(answer.as_bytes()).expect("answer");
+            }
+            statuses
+        });
+        let mut control = Control::connect(&socket).expect("connected");
+        control.save(&machine(), directory.path()).expect("saved");
+        drop(control);
+        assert_eq!(qemu.join().expect("answered"), Vec::<&str>::new());
     }
 }

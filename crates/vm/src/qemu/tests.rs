@@ -1,6 +1,5 @@
 use super::*;
 use crate::mock;
-use crate::snapshot::Snapshot;
 
 fn machine(accelerator: Accelerator) -> Machine {
     Machine { accelerator, ..mock::machine() }
@@ -11,7 +10,7 @@ fn a_restored_machine_differs_from_a_booted_one_in_what_it_waits_for_alone() {
     let machine = machine(Accelerator::Tcg);
     let mut booted = arguments(&machine, Begin::Boot);
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = Snapshot::record(directory.path(), "QEMU", &machine).expect("a snapshot");
+    let snapshot = mock::snapshot(directory.path(), &[]);
     let restored = arguments(&machine, Begin::Restore(&snapshot));
     let at = booted.iter().position(|word| word == "-sandbox").expect("a sandbox");
     booted.splice(at..at, ["-incoming".to_owned(), "defer".to_owned()]);

@@ -12,8 +12,9 @@ const VMM: &str = "Firecracker v1.16.1";
 /// Saved, with a file `memory`.
 fn saved() -> (tempfile::TempDir, Snapshot) {
     let directory = tempfile::tempdir().expect("directory");
+    let saved = Saved::begin(directory.path(), VMM, &machine()).expect("an empty directory");
     fs::write(directory.path().join("memory"), "all of it").expect("memory");
-    let snapshot = Snapshot::record(directory.path(), VMM, &machine()).expect("recorded");
+    let snapshot = saved.record().expect("recorded");
     (directory, snapshot)
 }
 
@@ -102,11 +103,15 @@ fn a_file_that_changes_between_two_loads_is_noticed() {
 }
 
 #[test]
-fn a_directory_with_something_in_it_is_not_saved_into() {
+fn what_is_not_recorded_goes_and_what_was_there_before_stays() {
     let (directory, _) = saved();
-    require_empty(directory.path()).expect_err("a snapshot is there");
-    forget(directory.path());
-    require_empty(directory.path()).expect("empty");
+    Saved::begin(directory.path(), VMM, &machine()).expect_err("a snapshot is there");
+    Snapshot::open(directory.path()).expect("it stays");
+    let other = tempfile::tempdir().expect("directory");
+    let saved = Saved::begin(other.path(), VMM, &machine()).expect("an empty directory");
+    fs::write(other.path().join("memory"), "half").expect("memory");
+    drop(saved);
+    assert_eq!(fs::read_dir(other.path()).expect("list").count(), 0);
 }
 
 #[test]

@@ -130,8 +130,9 @@ fn boot_and_save(world: &World) -> (Snapshot, String) {
     for small in [&jail.place.own, &into] {
         mount_remount(small, MountFlags::empty(), "size=300m").expect("room");
     }
-    let snapshot = timed("save", || control.save(machine, &into).expect("saved"));
+    let saved = timed("save", || control.save(machine, &into).expect("saved"));
     timed("resume", || control.resume().expect("resumed"));
+    let snapshot = timed("record", || saved.record().expect("recorded"));
     jail.forget();
     jail.await_line("lab:tick", |_| true);
     resize(&machine.drives[0].file, LARGEST);
