@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use garth_runtime::Volume;
 use garth_spec::{Handler, Limits, Network, ProjectSpec, SandboxId};
 use garth_storage::{Disk, GuestContents, GuestDisk};
 use http::Request;
@@ -93,10 +92,7 @@ impl Host {
         let project = quiet(project);
         let netns = garth_network::Network::loopback_only().explain()?;
         let order = Order { id: new_id(), project: &project, lease: unconnected(Some(netns), None) };
-        let mut plan = order::plan(&order, disk, &self.data_dir, None);
-        if disk.root().usr.is_some() {
-            plan.volumes.push(Volume { host: "/usr".into(), at: BASE.to_owned(), read_only: true });
-        }
+        let plan = order::plan(&order, disk);
         let Lease { netns, .. } = order.lease;
         let sandboxes = self.sandboxes()?;
         let sandbox = sandboxes.start(order.id, &plan, netns).explain()?;
@@ -163,7 +159,10 @@ fn tell(received: &Received) {
     }
 }
 
-async fn send(agent: &Arc<Agent>, request: http::Result<Request<Body>>) -> Result<http::Response<hyper::body::Incoming>, Error> {
+async fn send(
+    agent: &Arc<Agent>,
+    request: http::Result<Request<Body>>,
+) -> Result<http::Response<hyper::body::Incoming>, Error> {
     let request = request.map_err(|error| Error::because(ErrorKind::Agent, error))?;
     let path = request.uri().path().to_owned();
     let answer = Arc::clone(agent).link().await?.send(request).await?;
