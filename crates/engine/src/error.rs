@@ -65,6 +65,9 @@ pub enum ErrorKind {
         /// What was promised.
         at_least: Runtime,
     },
+    /// A directory of the host that is not there, or is not shown to sandboxes.
+    #[error("a volume was refused")]
+    Volume,
     /// The kernel or the pool refused a limit.
     #[error("the {what} limit {limit} was refused")]
     LimitRefused {

@@ -29,6 +29,7 @@ pub(crate) fn grace(spec: &ProjectSpec) -> Duration {
 pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
     check_strength(spec)?;
+    local.check(spec)?;
     local.handler(spec.runtime).map(drop)
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         record: None,
         lease: None,
         addresses: None,
+        volumes: project.spec.volumes.clone(),
         paused: None,
     });
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of

@@ -212,6 +212,11 @@ impl Local {
         driver!(self, local => local.handler(runtime))
     }
 
+    /// Whether this host has, and shows, what the spec names of it.
+    pub(crate) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
+        driver!(self, local => local.check(spec))
+    }
+
     pub(crate) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
         driver!(self, local => local.lease(id, spec))
     }

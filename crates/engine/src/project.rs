@@ -1,8 +1,10 @@
 //! A project as the store keeps it and as readers see it.
 
+use std::collections::BTreeMap;
+
 use garth_spec::{
     Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime, SandboxId,
-    Transition,
+    Transition, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct SandboxEntry {
     pub(crate) lease: Option<LeaseRecord>,
     /// Where it is reached.
     pub addresses: Option<Addresses>,
+    /// The directories of the host that it was really started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     /// How it is woken; absent unless it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paused: Option<PausedRecord>,

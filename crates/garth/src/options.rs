@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use garth_spec::{ByteSize, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime};
+use garth_spec::{ByteSize, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime, Volume};
 
 use crate::complete;
 use crate::duration;
@@ -49,9 +49,19 @@ pub struct SpecOptions {
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long)]
     pub no_new_privs: bool,
+    #[command(flatten)]
+    pub volumes: VolumeOptions,
     /// Label for your own bookkeeping; can be given again
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
+}
+
+/// Directories of the host.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct VolumeOptions {
+    /// Directory of the host to show at a path, with its owners; :ro for reading only; can be given again. Needs root
+    #[arg(long = "volume", short = 'v', value_name = "HOST_DIR:PATH[:ro]")]
+    pub volumes: Vec<VolumeOption>,
 }
 
 /// Limits, each left as it is when not given.
@@ -126,6 +136,30 @@ impl FromStr for Label {
     }
 }
 
+/// `HOST_DIR:PATH[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeOption {
+    pub path: String,
+    pub volume: Volume,
+}
+
+impl FromStr for VolumeOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (text, read_only) = match text.strip_suffix(":ro") {
+            Some(text) => (text, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        match text.rsplit_once(":/") {
+            Some((host, path)) if host.starts_with('/') => {
+                Ok(Self { path: format!("/{path}"), volume: Volume { host: host.to_owned(), read_only } })
+            }
+            _ => Err("write HOST_DIR:PATH or HOST_DIR:PATH:ro, both with '/' in front".to_owned()),
+        }
+    }
+}
+
 /// `NAME=VALUE`, or `NAME` for the value it has here (none: the variable is left out).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvOption {
@@ -173,6 +207,7 @@ impl SpecOptions {
         spec.network = self.network.unwrap_or(spec.network);
         spec.init = self.init.clone().or(spec.init);
         spec.no_new_privs |= self.no_new_privs;
+        spec.volumes.extend(self.volumes.volumes.iter().map(|option| (option.path.clone(), option.volume.clone())));
         spec.labels.extend(self.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
         spec
     }
@@ -206,6 +241,17 @@ mod tests {
         assert_eq!(given("A="), Ok(("A".into(), Some(String::new()))));
         assert_eq!(given("GARTH_NO_SUCH"), Ok(("GARTH_NO_SUCH".into(), None)));
         assert!(given("=x").is_err());
+    }
+
+    #[test]
+    fn a_volume_is_two_absolute_paths() {
+        let given = |text: &str| text.parse::<VolumeOption>().map(|v| (v.volume.host, v.path, v.volume.read_only));
+        assert_eq!(given("/a:b:/c"), Ok(("/a:b".into(), "/c".into(), false)));
+        assert_eq!(given("/a:/c:ro"), Ok(("/a".into(), "/c".into(), true)));
+        assert_eq!(given("/a:/c:rw"), Ok(("/a".into(), "/c".into(), false)));
+        for text in ["", "/a", "a:/c", "/a:c", ":/c"] {
+            assert!(given(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -103,10 +103,18 @@ pub(crate) enum ToKeeper {
         /// What its sandbox is told.
         identity: Identity,
     },
-    /// Put the mounts together. The disk's root comes along, and what is on `/usr`.
-    Assemble,
+    /// Put the mounts together. The disk's root comes along, what is on `/usr`, and the volumes.
+    Assemble(Parts),
     /// They are copied.
     Copied,
+}
+
+/// What a sandbox's mounts are put together from, besides what all have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parts {
+    pub(crate) usr: bool,
+    /// Where each volume goes.
+    pub(crate) volumes: Vec<String>,
 }
 
 /// From the keeper.
@@ -140,13 +148,15 @@ pub(crate) struct Order {
     pub(crate) machine: [u8; 16],
     pub(crate) hostname: String,
     pub(crate) usr: bool,
+    /// Where each volume goes.
+    pub(crate) volumes: Vec<String>,
     pub(crate) resolv_conf: Option<String>,
     pub(crate) hosts: Vec<(IpAddr, String)>,
     pub(crate) agent: AgentConfig,
 }
 
-/// Then, as soon as it is mounted: the disk. The root, the state directory and, when the order says so, what is on `/usr`
-/// come along.
+/// Then, as soon as it is mounted: the disk. The root, the state directory, when the order says so what is on `/usr`, and
+/// the volumes come along.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Disk;
 

@@ -42,9 +42,10 @@ pub mod steps;
 
 pub use agent_binary::AgentBinary;
 pub use cgroups::Usage;
+pub use disk::check_volume;
 pub use error::{Error, ErrorKind};
 pub use ids::{FirstId, IDS};
-pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan};
+pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan, Volume};
 pub use policy::{Level, Policy};
 pub use prepared::Prepared;
 pub use probe::{Finding, probe};

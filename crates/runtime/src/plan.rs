@@ -16,6 +16,10 @@ pub struct SandboxPlan {
     pub usr: Option<Overlay>,
     /// A directory of the project, outside the root, that the agent keeps records in.
     pub state_dir: PathBuf,
+    /// Directories of the host that it sees; one that is below another comes after it.
+    pub volumes: Vec<Volume>,
+    /// A directory that no volume may show, nor anything in it.
+    pub hidden: PathBuf,
     /// What it may use.
     pub limits: Limits,
     /// The content of `/etc/resolv.conf`; left as it is when absent.
@@ -26,6 +30,17 @@ pub struct SandboxPlan {
     pub agent: AgentConfig,
     /// Whether what is written must survive the machine.
     pub durability: Durability,
+}
+
+/// A directory of the host that a sandbox sees. Whoever asks for it is trusted with it; the sandbox is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Which; links in it are followed.
+    pub host: PathBuf,
+    /// Where, absolute; made when it is missing.
+    pub at: String,
+    /// Whether the sandbox may only read it.
+    pub read_only: bool,
 }
 
 /// Where the sandbox's `/` comes from.
@@ -81,6 +96,8 @@ impl SandboxPlan {
             root,
             usr: None,
             state_dir: state_dir.into(),
+            volumes: Vec::new(),
+            hidden: PathBuf::from("/"),
             limits: Limits::default(),
             resolv_conf: None,
             hosts: Vec::new(),
@@ -107,7 +124,11 @@ impl SandboxPlan {
             Root::Overlay(_) => None,
         };
         let layers = self.overlays().flat_map(|overlay| [&overlay.lower, &overlay.upper, &overlay.work]);
-        directory.into_iter().chain(layers).chain([&self.state_dir])
+        directory
+            .into_iter()
+            .chain(layers)
+            .chain([&self.state_dir])
+            .chain(self.volumes.iter().map(|volume| &volume.host))
     }
 
     pub(crate) fn overlays(&self) -> impl Iterator<Item = &Overlay> {

@@ -354,6 +354,7 @@ impl Shared {
             machine: plan.machine,
             hostname: plan.hostname.clone(),
             usr: plan.usr.is_some(),
+            volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
             resolv_conf: plan.resolv_conf.clone(),
             hosts: plan.hosts.clone(),
             agent: plan.agent.clone(),

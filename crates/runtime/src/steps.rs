@@ -123,6 +123,13 @@ pub enum Step {
     MoveToDisk(&'static str),
     /// The same with a copy: what is locked cannot be moved.
     CopyToDisk(&'static str),
+    /// Puts a volume at a place of the disk, which is made when it is missing; links there lead nowhere but into the disk.
+    Volume {
+        /// Which of those that came.
+        number: usize,
+        /// Where, from the disk's root.
+        at: String,
+    },
     /// Mounts the proc of the init's pid namespace on `stage/proc`.
     ProcOfInit,
     /// Puts the virtual files over those of `stage/proc`.
@@ -131,7 +138,7 @@ pub enum Step {
     Loosen(&'static str),
     /// The host name.
     Hostname(String),
-    /// A file of `/etc` of the disk.
+    /// A file of `/etc` of the disk, which need not be mounted.
     Etc(Etc),
     /// The system call filter, but for what making sandboxes needs.
     EarlyFilter,
@@ -173,6 +180,7 @@ impl fmt::Display for Step {
             Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
+            Self::Volume { at, .. } => write!(f, "mount the volume at {at}"),
             Self::Mask(node) => write!(f, "mask /proc/{node}"),
             Self::ReadOnly(node) => write!(f, "make /proc/{node} read-only"),
             Self::Etc(Etc::Content { name, .. }) => write!(f, "write /etc/{name}"),
@@ -321,12 +329,22 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     if order.usr {
         steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
     }
+    steps.extend(etc_steps(order));
     steps.extend(["proc", "sys", "dev", "run"].map(Step::MoveToDisk));
+    steps.extend(volumes(&order.volumes));
     steps.push(Step::Hostname(order.hostname.clone()));
     steps.push(Step::BecomeRoot("root"));
-    steps.extend(etc(order).into_iter().map(Step::Etc));
     steps.extend([Step::LateFilter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
     steps
+}
+
+/// Files of the disk itself, whatever will be mounted on it.
+pub(crate) fn etc_steps(order: &Order) -> Vec<Step> {
+    etc(order).into_iter().map(Step::Etc).collect()
+}
+
+fn volumes(places: &[String]) -> impl Iterator<Item = Step> {
+    places.iter().enumerate().map(|(number, at)| Step::Volume { number, at: at.clone() })
 }
 
 fn etc(order: &Order) -> Vec<Etc> {

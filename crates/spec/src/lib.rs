@@ -19,6 +19,7 @@ mod project;
 mod runtime;
 mod size;
 mod state;
+mod volume;
 
 pub use agent::AgentConfig;
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
@@ -30,3 +31,4 @@ pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
 pub use runtime::{Handler, Runtime, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
 pub use state::{ProjectState, Transition, TransitionRefused};
+pub use volume::Volume;

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageName, InvalidLimit, Limits, Network, Runtime};
+use crate::volume::{MOST_VOLUMES, wrong_path, wrong_place};
+use crate::{ImageName, InvalidLimit, Limits, Network, Runtime, Volume};
 
 /// What a user asks of a project. Everything but the image can be changed later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct ProjectSpec {
     pub init: Option<String>,
     /// Set-user-id programs (sudo, ping) gain nothing, as by prctl(PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
+    /// Directories of the host, by where they are in the sandbox. Only the host's root may ask for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     /// Key-value pairs for the user's own bookkeeping.
     pub labels: BTreeMap<String, String>,
 }
@@ -51,6 +55,7 @@ impl Default for ProjectSpec {
             workdir: None,
             init: None,
             no_new_privs: false,
+            volumes: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
     }
@@ -79,6 +84,20 @@ pub enum InvalidSpec {
         "an init of its own ({0}) needs the runtime sysbox: under the default one no init can mount or make cgroups"
     )]
     InitNeedsSysbox(String),
+    /// A path of a volume that cannot be one.
+    #[error("the path {path:?} of a volume {why}")]
+    VolumePath {
+        /// The path, of either side.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// More volumes than a sandbox takes.
+    #[error("a project has {MOST_VOLUMES} volumes at most")]
+    ManyVolumes,
+    /// No volumes where nothing of the host can be mounted.
+    #[error("volumes need the runtime default or sysbox: a microVM mounts nothing of the host")]
+    VolumesNeedThisKernel,
 }
 
 impl ProjectSpec {
@@ -104,10 +123,30 @@ impl ProjectSpec {
             Some(init) if self.runtime != Runtime::Sysbox => return Err(InvalidSpec::InitNeedsSysbox(init.clone())),
             _ => {}
         }
+        self.check_volumes()?;
         match &self.workdir {
             Some(dir) if !dir.starts_with('/') => Err(InvalidSpec::RelativeWorkdir(dir.clone())),
             _ => Ok(()),
         }
+    }
+}
+
+impl ProjectSpec {
+    fn check_volumes(&self) -> Result<(), InvalidSpec> {
+        if self.volumes.len() > MOST_VOLUMES {
+            return Err(InvalidSpec::ManyVolumes);
+        }
+        if self.runtime == Runtime::Microvm && !self.volumes.is_empty() {
+            return Err(InvalidSpec::VolumesNeedThisKernel);
+        }
+        for (place, volume) in &self.volumes {
+            for (path, wrong) in [(place, wrong_place(place)), (&volume.host, wrong_path(&volume.host))] {
+                if let Some(why) = wrong {
+                    return Err(InvalidSpec::VolumePath { path: path.clone(), why });
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -186,6 +186,12 @@ impl Host {
         }
     }
 
+    /// Whether this host has, and shows, what the spec names of it.
+    pub(super) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
+        let hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
+        hosts.map(|host| garth_runtime::check_volume(host, &self.data_dir)).collect::<Result<(), _>>().explain()
+    }
+
     pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
         match spec.runtime {
             Runtime::Sysbox => self.lease_mapped(id, spec.network),
@@ -240,7 +246,7 @@ impl Host {
     pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
         let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
-        let plan = order::plan(&order, &disk);
+        let plan = order::plan(&order, &disk, &self.data_dir);
         let Lease { prepared, netns, .. } = order.lease;
         let sandbox = match prepared {
             Some(prepared) => prepared.start(order.id, &plan),

@@ -3,12 +3,13 @@
 mod limits;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use garth_spec::{ByteSize, Observed, Try};
 
-use super::Subject;
 use super::host::HostFacts;
 use super::level::{Expect, Users};
+use super::{Shown, Subject};
 
 pub(super) use limits::{cpus, disk, memory, numbers, pids};
 
@@ -304,13 +305,15 @@ struct Mount<'a> {
     /// The directory of the file system that is shown.
     root: &'a str,
     at: &'a str,
+    options: &'a str,
     kind: &'a str,
 }
 
 fn mount(line: &str) -> Option<Mount<'_>> {
     let (first, second) = line.split_once(" - ")?;
     let words: Vec<&str> = first.split(' ').collect();
-    Some(Mount { device: words.get(2)?, root: words.get(3)?, at: words.get(4)?, kind: second.split(' ').next()? })
+    let (device, root, at, options) = (words.get(2)?, words.get(3)?, words.get(4)?, words.get(5)?);
+    Some(Mount { device, root, at, options, kind: second.split(' ').next()? })
 }
 
 /// File systems that hold nothing of a disk.
@@ -318,7 +321,18 @@ const KERNELS: [&str; 9] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgrou
 /// What a sandbox that may mount can make of its own files.
 const MADE_INSIDE: [&str; 3] = ["overlay", "fuse", "binfmt_misc"];
 
-/// Nothing is mounted but what the level has, and of disks only the project's own.
+/// Whether the mount is a volume, and is held as one.
+fn is_volume(mount: &Mount<'_>, volumes: &[Shown]) -> bool {
+    let has = |option: &str| mount.options.split(',').any(|found| found == option);
+    // By its place, or where a link on the disk moved it, by the end of the path that it has on its file system.
+    let is = |shown: &&Shown| {
+        shown.at == mount.at || (mount.root != "/" && shown.real.ends_with(mount.root.trim_start_matches('/')))
+    };
+    let found = volumes.iter().find(is);
+    found.is_some_and(|shown| has("nosuid") && has("nodev") && (!shown.read_only || has("ro")))
+}
+
+/// Nothing is mounted but what the level and the project have, and of disks only the project's own.
 pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
     let lines: Option<Vec<Mount<'_>>> = evidence.host.mountinfo.lines().map(mount).collect();
     let mounts = lines.ok_or_else(|| "the mounts cannot be read".to_owned())?;
@@ -327,7 +341,12 @@ pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
         return Err(format!("the root is {} of a {}, not the project's disk", disk.root, disk.kind));
     }
     let places = evidence.subject.level.mounts;
-    for mount in &mounts {
+    let shown: Vec<&Mount<'_>> = mounts.iter().filter(|mount| is_volume(mount, &evidence.subject.volumes)).collect();
+    // Also what a sandbox that may mount has made of one.
+    let of_a_volume = |mount: &&Mount<'_>| {
+        shown.iter().any(|volume| volume.device == mount.device && Path::new(mount.root).starts_with(volume.root))
+    };
+    for mount in mounts.iter().filter(|mount| !of_a_volume(mount)) {
         if places.is_some_and(|places| !places.iter().any(|place| is_at(mount.at, place))) {
             return Err(format!("{} is mounted at {}", mount.kind, mount.at));
         }
@@ -341,7 +360,10 @@ pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
             return Err(format!("{} of a {} is mounted at {}", mount.root, mount.kind, mount.at));
         }
     }
-    Ok(format!("{} mounts, of disks only the project's own", mounts.len()))
+    Ok(match shown.len() {
+        0 => format!("{} mounts, of disks only the project's own", mounts.len()),
+        shown => format!("{} mounts, of disks only the project's own and its {shown} volumes", mounts.len()),
+    })
 }
 
 /// `/proc`, `/sys` and `/dev` have mounts below them; the others stand alone.

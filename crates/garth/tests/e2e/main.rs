@@ -12,3 +12,4 @@ mod pause;
 mod processes;
 mod real_job;
 mod verify;
+mod volumes;

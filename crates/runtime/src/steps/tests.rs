@@ -10,6 +10,7 @@ fn order() -> Order {
         machine: [0; 16],
         hostname: "web".to_owned(),
         usr: false,
+        volumes: vec!["/data".to_owned()],
         resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),
         hosts: Vec::new(),
         agent: AgentConfig::default(),
@@ -55,8 +56,10 @@ fn the_boundary_closes_in_order() {
     let filter = position(&steps, |s| *s == Step::LateFilter);
     let drop = position(&steps, |s| *s == Step::DropCapabilities);
     // Nothing is mounted after the root is left; the filter needs CAP_SYS_ADMIN, so it comes before the drop.
-    let last_mount =
-        steps.iter().rposition(|s| matches!(s, Step::MoveToDisk(_) | Step::Attach { .. })).expect("mounts");
+    let last_mount = steps
+        .iter()
+        .rposition(|s| matches!(s, Step::MoveToDisk(_) | Step::Attach { .. } | Step::Volume { .. }))
+        .expect("mounts");
     assert!(last_mount < root && root < filter && filter < drop);
     assert_eq!(steps.last(), Some(&Step::CloseOthers));
     // Files of the disk are only written when a link in it can lead nowhere but into the disk.
