@@ -1,7 +1,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use garth_spec::{ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, TransitionRefused};
+use garth_spec::{
+    ByteSize, Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, TransitionRefused,
+};
 
 /// What an error was caused by.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -64,6 +66,14 @@ pub enum ErrorKind {
         runtime: Runtime,
         /// What was promised.
         at_least: Runtime,
+    },
+    /// A capability that no process of the level has.
+    #[error("the capability {capability} is not among those of the runtime {runtime}: nothing can be added to a level")]
+    CapabilityBeyondLevel {
+        /// Which.
+        capability: Capability,
+        /// The level.
+        runtime: Runtime,
     },
     /// A directory of the host that is not there, or is not shown to sandboxes.
     #[error("a volume was refused")]

@@ -88,6 +88,8 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         lease: None,
         addresses: None,
         volumes: project.spec.volumes.clone(),
+        read_only: project.spec.read_only,
+        capabilities: project.spec.capabilities.clone(),
         paused: None,
     });
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use garth_spec::{
-    Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime, SandboxId,
-    Transition, Volume,
+    Capabilities, Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime,
+    SandboxId, Transition, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,12 @@ pub struct SandboxEntry {
     pub(crate) lease: Option<LeaseRecord>,
     /// Where it is reached.
     pub addresses: Option<Addresses>,
+    /// Whether it was really started with a read-only root.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Which of its level's capabilities it was really started with.
+    #[serde(default, skip_serializing_if = "Capabilities::are_the_levels")]
+    pub capabilities: Capabilities,
     /// The directories of the host that it was really started with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,

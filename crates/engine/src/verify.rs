@@ -95,6 +95,10 @@ struct Subject {
     no_new_privs: bool,
     /// The project's id, which is its disk's name.
     disk: String,
+    /// Those that its processes can have.
+    capabilities: u64,
+    /// Whether its root is read-only.
+    read_only: bool,
     volumes: Vec<Shown>,
     /// Its init, as the host numbers it.
     pid: i32,
@@ -142,12 +146,14 @@ impl Engine {
         let pid = sandbox.pid().ok_or(ErrorKind::Sandbox)?;
         let listeners = blocking(Listeners::open).await?;
         let subject = Subject {
-            level,
             // What the running sandbox has: limits change at once, the network with the next start.
             limits: project.spec.limits,
             network: sandbox.network,
             no_new_privs: project.spec.no_new_privs,
             disk: project.id.to_string(),
+            capabilities: sandbox.capabilities.of(level.capabilities).unwrap_or(level.capabilities),
+            read_only: sandbox.read_only,
+            level,
             volumes: sandbox.volumes.iter().map(|(at, volume)| Shown::of(at, volume)).collect(),
             pid,
             started_at: project.started_at,

@@ -4,7 +4,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use garth_spec::{ByteSize, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime, Volume};
+use garth_spec::{
+    ByteSize, Capabilities, Capability, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime, Volume,
+};
 
 use crate::complete;
 use crate::duration;
@@ -49,11 +51,36 @@ pub struct SpecOptions {
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long)]
     pub no_new_privs: bool,
+    /// Make its root read-only, but for /tmp, /run, /dev/shm and volumes
+    #[arg(long)]
+    pub read_only: bool,
+    #[command(flatten)]
+    pub capabilities: CapabilityOptions,
     #[command(flatten)]
     pub volumes: VolumeOptions,
     /// Label for your own bookkeeping; can be given again
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
+}
+
+/// Which of its level's capabilities processes can have.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct CapabilityOptions {
+    /// Capability that no process can have, or ALL; can be given again
+    #[arg(long, value_name = "CAP")]
+    pub cap_drop: Vec<Capability>,
+    /// Capability of the runtime's that processes can have all the same; can be given again
+    #[arg(long, value_name = "CAP")]
+    pub cap_add: Vec<Capability>,
+}
+
+impl CapabilityOptions {
+    /// What is asked for, if anything is.
+    pub fn given(&self) -> Option<Capabilities> {
+        let (drop, add) = (self.cap_drop.iter().copied().collect(), self.cap_add.iter().copied().collect());
+        let given = Capabilities { drop, add };
+        (!given.are_the_levels()).then_some(given)
+    }
 }
 
 /// Directories of the host.
@@ -207,6 +234,8 @@ impl SpecOptions {
         spec.network = self.network.unwrap_or(spec.network);
         spec.init = self.init.clone().or(spec.init);
         spec.no_new_privs |= self.no_new_privs;
+        spec.read_only |= self.read_only;
+        spec.capabilities = self.capabilities.given().unwrap_or(spec.capabilities);
         spec.volumes.extend(self.volumes.volumes.iter().map(|option| (option.path.clone(), option.volume.clone())));
         spec.labels.extend(self.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
         spec

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use garth_spec::AgentConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::Access;
+
 /// From the daemon to a spawner; each gets one [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -113,6 +115,7 @@ pub(crate) enum ToKeeper {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) usr: bool,
+    pub(crate) access: Access,
     /// Where each volume goes.
     pub(crate) volumes: Vec<String>,
 }
@@ -150,6 +153,9 @@ pub(crate) struct Order {
     pub(crate) usr: bool,
     /// Where each volume goes.
     pub(crate) volumes: Vec<String>,
+    pub(crate) access: Access,
+    /// Those of the level when absent.
+    pub(crate) capabilities: Option<u64>,
     pub(crate) resolv_conf: Option<String>,
     pub(crate) hosts: Vec<(IpAddr, String)>,
     pub(crate) agent: AgentConfig,

@@ -45,7 +45,7 @@ pub use cgroups::Usage;
 pub use disk::check_volume;
 pub use error::{Error, ErrorKind};
 pub use ids::{FirstId, IDS};
-pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan, Volume};
+pub use plan::{Access, Durability, InvalidPlan, Overlay, Root, SandboxPlan, Volume};
 pub use policy::{Level, Policy};
 pub use prepared::Prepared;
 pub use probe::{Finding, probe};

@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use garth_spec::{AgentConfig, Limits};
+use serde::{Deserialize, Serialize};
 
 /// Everything needed to start one sandbox. Paths are the host's and trusted; what is below them is not.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +17,10 @@ pub struct SandboxPlan {
     pub usr: Option<Overlay>,
     /// A directory of the project, outside the root, that the agent keeps records in.
     pub state_dir: PathBuf,
+    /// Whether its root can be written.
+    pub access: Access,
+    /// Capabilities that processes can have, of the level's; all of them when absent.
+    pub capabilities: Option<u64>,
     /// Directories of the host that it sees; one that is below another comes after it.
     pub volumes: Vec<Volume>,
     /// A directory that no volume may show, nor anything in it.
@@ -30,6 +35,16 @@ pub struct SandboxPlan {
     pub agent: AgentConfig,
     /// Whether what is written must survive the machine.
     pub durability: Durability,
+}
+
+/// What a sandbox may do with its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Access {
+    /// All.
+    #[default]
+    Write,
+    /// Read it; /tmp is a file system of its own then.
+    Read,
 }
 
 /// A directory of the host that a sandbox sees. Whoever asks for it is trusted with it; the sandbox is not.
@@ -96,6 +111,8 @@ impl SandboxPlan {
             root,
             usr: None,
             state_dir: state_dir.into(),
+            access: Access::default(),
+            capabilities: None,
             volumes: Vec::new(),
             hidden: PathBuf::from("/"),
             limits: Limits::default(),

@@ -87,7 +87,7 @@ fn take_mounts(fds: &mut Fds, keeper: Channel, policy: &Policy, order: &Order) -
     apply(&etc_steps(order), policy, fds)?;
     let others: Vec<OwnedFd> = received.collect();
     let mounts: Vec<_> = fds.root.iter().chain(&others).map(AsFd::as_fd).collect();
-    let parts = Parts { usr: order.usr, volumes: order.volumes.clone() };
+    let parts = Parts { usr: order.usr, access: order.access, volumes: order.volumes.clone() };
     send(&keeper, &ToKeeper::Assemble(parts), &mounts)?;
     match receive::<FromKeeper>(&keeper)? {
         (FromKeeper::Assembled, held) => fds.held = held,

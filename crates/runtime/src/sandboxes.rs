@@ -354,6 +354,8 @@ impl Shared {
             machine: plan.machine,
             hostname: plan.hostname.clone(),
             usr: plan.usr.is_some(),
+            access: plan.access,
+            capabilities: plan.capabilities,
             volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
             resolv_conf: plan.resolv_conf.clone(),
             hosts: plan.hosts.clone(),

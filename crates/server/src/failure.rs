@@ -63,7 +63,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::NotRunning(_) => ErrorCode::NotRunning,
         ErrorKind::Paused(_) => ErrorCode::Paused,
         ErrorKind::NotEphemeral(_) | ErrorKind::Transition(_) | ErrorKind::Contended(_) => ErrorCode::Conflict,
-        ErrorKind::Spec(_) | ErrorKind::Volume => ErrorCode::InvalidRequest,
+        ErrorKind::Spec(_) | ErrorKind::Volume | ErrorKind::CapabilityBeyondLevel { .. } => ErrorCode::InvalidRequest,
         ErrorKind::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
         ErrorKind::RuntimeTooWeak { .. } => ErrorCode::RuntimeTooWeak,
         ErrorKind::LimitRefused { .. } | ErrorKind::InUse => ErrorCode::LimitRefused,

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod capability;
 mod id;
 mod limits;
 mod name;
@@ -22,6 +23,7 @@ mod state;
 mod volume;
 
 pub use agent::AgentConfig;
+pub use capability::{Capabilities, Capability, UnknownCapability};
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
 pub use limits::{InvalidLimit, Limits};
 pub use name::{ImageName, InvalidName, ProjectName};

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::volume::{MOST_VOLUMES, wrong_path, wrong_place};
-use crate::{ImageName, InvalidLimit, Limits, Network, Runtime, Volume};
+use crate::{Capabilities, ImageName, InvalidLimit, Limits, Network, Runtime, Volume};
 
 /// What a user asks of a project. Everything but the image can be changed later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,12 @@ pub struct ProjectSpec {
     pub init: Option<String>,
     /// Set-user-id programs (sudo, ping) gain nothing, as by prctl(PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
+    /// The root is read-only but for /tmp, /run and /dev/shm, which begin empty, and volumes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Which of its level's capabilities processes can have.
+    #[serde(skip_serializing_if = "Capabilities::are_the_levels")]
+    pub capabilities: Capabilities,
     /// Directories of the host, by where they are in the sandbox. Only the host's root may ask for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,
@@ -55,6 +61,8 @@ impl Default for ProjectSpec {
             workdir: None,
             init: None,
             no_new_privs: false,
+            read_only: false,
+            capabilities: Capabilities::default(),
             volumes: BTreeMap::new(),
             labels: BTreeMap::new(),
         }

@@ -189,7 +189,8 @@ impl Host {
     /// Whether this host has, and shows, what the spec names of it.
     pub(super) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
         let hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
-        hosts.map(|host| garth_runtime::check_volume(host, &self.data_dir)).collect::<Result<(), _>>().explain()
+        hosts.map(|host| garth_runtime::check_volume(host, &self.data_dir)).collect::<Result<(), _>>().explain()?;
+        capabilities(spec).map(drop)
     }
 
     pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
@@ -246,7 +247,7 @@ impl Host {
     pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
         let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
-        let plan = order::plan(&order, &disk, &self.data_dir);
+        let plan = order::plan(&order, &disk, &self.data_dir, capabilities(&order.project.spec)?);
         let Lease { prepared, netns, .. } = order.lease;
         let sandbox = match prepared {
             Some(prepared) => prepared.start(order.id, &plan),
@@ -329,6 +330,20 @@ impl Host {
         self.network.close().explain()?;
         lock(&self.pool).take().map_or(Ok(()), |pool| pool.close().explain())
     }
+}
+
+/// The capabilities that a spec leaves of its level's; `None` where it leaves all.
+fn capabilities(spec: &ProjectSpec) -> Result<Option<u64>, Error> {
+    if spec.capabilities.are_the_levels() {
+        return Ok(None);
+    }
+    let level = match spec.runtime {
+        Runtime::Sysbox => Level::Sysbox,
+        Runtime::Default | Runtime::Microvm => Level::Default,
+    };
+    let level = level.capabilities().map_err(|error| Error::because(ErrorKind::Start, error))?;
+    let beyond = |capability| ErrorKind::CapabilityBeyondLevel { capability, runtime: spec.runtime };
+    Ok(Some(spec.capabilities.of(level).map_err(beyond)?))
 }
 
 /// A lease of nothing but loopback.

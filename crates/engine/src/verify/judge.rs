@@ -152,7 +152,9 @@ fn expected(evidence: &Evidence<'_>, expect: Expect) -> Verdict {
 
 /// Mounting, as the level has it.
 pub(super) fn mounting(evidence: &Evidence<'_>) -> Verdict {
-    expected(evidence, evidence.subject.level.mount)
+    // CAP_SYS_ADMIN, which a project can be without.
+    let may = evidence.subject.capabilities & 1 << 21 != 0;
+    expected(evidence, if may { evidence.subject.level.mount } else { Expect::Refused })
 }
 
 /// A new user namespace, as the level has it.
@@ -205,9 +207,10 @@ fn capability_set(status: &str, name: &str) -> Option<u64> {
     u64::from_str_radix(field(status, name)?, 16).ok()
 }
 
-/// No set of the init, or of a process in it, holds more than the level has.
+/// No set of the init holds more than the level has, and none of a process in it more than the project has of that. The
+/// init is the agent, which keeps what it needs; what it starts is bound as its own bounding set says.
 pub(super) fn capabilities(evidence: &Evidence<'_>) -> Verdict {
-    let allowed = evidence.subject.level.capabilities;
+    let Subject { level, capabilities: own, .. } = evidence.subject;
     let mut seen = Vec::new();
     let inside = evidence.tried.iter().map(|(_, observed)| match observed {
         Observed::Text(status) => ("a process", status.as_str()),
@@ -216,6 +219,7 @@ pub(super) fn capabilities(evidence: &Evidence<'_>) -> Verdict {
     for (who, status) in [("init", evidence.host.status.as_str())].into_iter().chain(inside) {
         for name in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             let set = capability_set(status, name).ok_or_else(|| format!("{name} of {who} cannot be read"))?;
+            let allowed = if who == "init" && name != "CapBnd" { level.capabilities } else { *own };
             if set & !allowed != 0 {
                 return Err(format!("{who} has {name} {set:#x}, of which {:#x} is too much", set & !allowed));
             }
@@ -341,13 +345,18 @@ pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
         return Err(format!("the root is {} of a {}, not the project's disk", disk.root, disk.kind));
     }
     let places = evidence.subject.level.mounts;
+    let own_tmp = evidence.subject.read_only.then_some("/tmp");
+    if evidence.subject.read_only && !disk.options.split(',').any(|option| option == "ro") {
+        return Err("the root can be written, which was not to be".to_owned());
+    }
     let shown: Vec<&Mount<'_>> = mounts.iter().filter(|mount| is_volume(mount, &evidence.subject.volumes)).collect();
     // Also what a sandbox that may mount has made of one.
     let of_a_volume = |mount: &&Mount<'_>| {
         shown.iter().any(|volume| volume.device == mount.device && Path::new(mount.root).starts_with(volume.root))
     };
     for mount in mounts.iter().filter(|mount| !of_a_volume(mount)) {
-        if places.is_some_and(|places| !places.iter().any(|place| is_at(mount.at, place))) {
+        let is_there = |places: &[&str]| places.iter().chain(&own_tmp).any(|place| is_at(mount.at, place));
+        if places.is_some_and(|places| !is_there(places)) {
             return Err(format!("{} is mounted at {}", mount.kind, mount.at));
         }
         let of_the_disk = mount.device == disk.device && mount.root.starts_with(disk.root);

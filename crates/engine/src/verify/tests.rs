@@ -10,6 +10,8 @@ fn subject(runtime: Runtime) -> Subject {
     let limits = Limits { memory: ByteSize::mib(256), pids: 100, ..Limits::default() };
     Subject {
         level: Level::of(runtime).expect("a level"),
+        capabilities: Level::of(runtime).expect("a level").capabilities,
+        read_only: false,
         limits,
         network: Network::Internet,
         no_new_privs: true,
@@ -242,6 +244,23 @@ fn what_the_host_sees_fails_its_check() {
     outside(Default, "disk-limit", |host| host.disk = Some(DiskUse { used: 0, limit: None }));
     outside(Default, "processes", |host| host.processes = None);
     outside(Default, "host-addresses", |host| host.connected = vec!["10.128.0.2:5".parse().expect("an address")]);
+}
+
+#[test]
+fn a_read_only_root_is_one_and_has_a_tmp_of_its_own() {
+    let tmp = "9 1 0:99 / /tmp rw,nosuid,nodev - tmpfs tmpfs rw\n";
+    let read_only = |subject: &mut Subject| subject.read_only = true;
+    let sealed = |host: &mut HostFacts| host.mountinfo = host.mountinfo.replace("/ rw,nodev", "/ ro,nodev") + tmp;
+    assert_eq!(failed(Runtime::Default, read_only, sealed, |_, _| None), [""; 0]);
+    assert_eq!(failed(Runtime::Default, read_only, |_| {}, |_, _| None), ["mounts"]);
+    assert_eq!(failed(Runtime::Default, |_| {}, sealed, |_, _| None), ["mounts"]);
+}
+
+#[test]
+fn fewer_capabilities_are_held_to() {
+    let fewer = |subject: &mut Subject| subject.capabilities = 1;
+    assert_eq!(failed(Runtime::Default, fewer, |_| {}, |_, _| None), ["capabilities"]);
+    assert_eq!(failed(Runtime::Sysbox, fewer, |_| {}, |_, _| None), ["capabilities", "mounting"]);
 }
 
 #[test]

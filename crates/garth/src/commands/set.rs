@@ -4,11 +4,12 @@ use garth_spec::{Network, Runtime};
 
 use crate::context::{Context, Repeat};
 use crate::failure::{Failure, Result};
-use crate::options::{EnvOption, Label, LimitOptions, OneProject, VolumeOptions};
+use crate::options::{CapabilityOptions, EnvOption, Label, LimitOptions, OneProject, VolumeOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Limits and labels change at once; network, environment, user, directory and volumes with the next start.
+Limits and labels change at once, all else with the next start. --cap-drop and --cap-add take the place
+of what was asked before: --cap-add ALL alone gives back all that the runtime has.
 Another runtime stops the sandbox; the files stay.
 
 Examples:
@@ -43,6 +44,11 @@ pub struct Set {
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long, value_name = "true|false", action = ArgAction::Set)]
     pub no_new_privs: Option<bool>,
+    /// Make its root read-only, but for /tmp, /run, /dev/shm and volumes
+    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
+    pub read_only: Option<bool>,
+    #[command(flatten)]
+    pub capabilities: CapabilityOptions,
     #[command(flatten)]
     pub volumes: VolumeOptions,
     /// Path of a volume to take away; can be given again
@@ -85,6 +91,8 @@ fn patch(args: &Set) -> ProjectPatch {
         workdir: args.workdir.clone().map(or_nothing),
         init: args.init.clone().map(or_nothing),
         no_new_privs: args.no_new_privs,
+        read_only: args.read_only,
+        capabilities: args.capabilities.given(),
         volumes: shown.chain(hidden).collect(),
         labels: labels.chain(unlabelled).collect(),
     }

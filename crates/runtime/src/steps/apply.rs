@@ -63,6 +63,10 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Device { at, major, minor } => device(at, *major, *minor),
         Step::Show { from, at } => show(from, at),
         Step::Bind { from, at } => Ok(rustix::mount::mount_bind(from, at)?),
+        Step::Protect(at) => {
+            let flags = MountFlags::BIND | MountFlags::NODEV | MountFlags::RDONLY;
+            Ok(rustix::mount::mount_remount(*at, flags, c"")?)
+        }
         Step::Seal(at) => Ok(rustix::mount::mount_remount(at, INERT | MountFlags::RDONLY, c"")?),
         Step::Mask(node) => mask(&format!("stage/proc/{node}")),
         Step::ReadOnly(node) => {
@@ -104,7 +108,8 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Etc(file) => etc(file, held(&fds.root)?),
         Step::EarlyFilter => policy.early.install(),
         Step::LateFilter => policy.late.install(),
-        Step::DropCapabilities => drop_capabilities(policy.capabilities),
+        Step::BoundTo(bits) => bound_capabilities(policy.capabilities & CapabilitySet::from_bits_retain(*bits)),
+        Step::DropCapabilities(bits) => drop_capabilities(policy.capabilities & CapabilitySet::from_bits_retain(*bits)),
         Step::CloseOthers => close_others(fds),
     }
 }

@@ -12,7 +12,7 @@
 //! "Restrictions"): the sandbox's root can mount over what it was given, and take off only what it put there.
 use rustix::mount::MountFlags;
 
-use super::{Detached, INERT, Step, device_nodes, mount, network_views, parents, terminals, volumes};
+use super::{Detached, INERT, Step, device_nodes, last_mounts, mount, network_views, of_agent, parents, terminals};
 use crate::Policy;
 use crate::handshake::{Order, Parts};
 
@@ -101,7 +101,7 @@ pub(crate) fn assemble_steps(policy: &Policy, parts: &Parts) -> Vec<Step> {
     steps.push(Step::ShowViews);
     steps.push(Step::MoveToDisk("proc"));
     steps.extend(["sys", "dev", "run"].map(Step::CopyToDisk));
-    steps.extend(volumes(&parts.volumes));
+    steps.extend(last_mounts(parts));
     steps
 }
 
@@ -110,6 +110,9 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     let mut steps = vec![Step::HideCgroups, Step::Loosen("root"), Step::Hostname(order.hostname.clone())];
     steps.push(Step::BecomeRoot("root"));
     steps.push(mount("mqueue", "/dev/mqueue", INERT, ""));
+    if let Some(capabilities) = order.capabilities {
+        steps.extend([Step::BoundTo(capabilities), Step::DropCapabilities(of_agent(capabilities))]);
+    }
     steps.extend([Step::Undumpable, Step::CloseOthers]);
     steps
 }

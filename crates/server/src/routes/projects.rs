@@ -81,6 +81,8 @@ fn waiting(before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
         ("user", before.user != after.user),
         ("workdir", before.workdir != after.workdir),
         ("init", before.init != after.init),
+        ("read_only", before.read_only != after.read_only),
+        ("capabilities", before.capabilities != after.capabilities),
         ("volumes", before.volumes != after.volumes),
         ("no_new_privs", before.no_new_privs != after.no_new_privs),
     ];

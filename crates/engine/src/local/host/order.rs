@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use garth_runtime::{Durability, Overlay, Root, SandboxPlan};
+use garth_runtime::{Access, Durability, Overlay, Root, SandboxPlan};
 use garth_spec::{AgentConfig, ProjectId, Volume};
 use garth_storage::Disk;
 use sha2::{Digest as _, Sha256};
@@ -16,7 +16,7 @@ use crate::project::Project;
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 
 /// The plan of a sandbox.
-pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path) -> SandboxPlan {
+pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path, capabilities: Option<u64>) -> SandboxPlan {
     let project = order.project;
     let address = order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into());
     let root = disk.root();
@@ -37,6 +37,8 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path) -> SandboxPl
         state_dir: disk.state_dir(),
         volumes: project.spec.volumes.iter().map(|(at, volume)| volume_at(at, volume)).collect(),
         hidden: data_dir.to_owned(),
+        access: if project.spec.read_only { Access::Read } else { Access::Write },
+        capabilities,
         limits: project.spec.limits,
         resolv_conf: order.lease.resolv_conf.clone(),
         hosts: vec![(address, project.name.to_string())],

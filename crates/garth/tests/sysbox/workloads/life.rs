@@ -1,12 +1,19 @@
 //! The sandbox's own life: how it is entered, what stays of it, what the daemon's end does to it.
 use std::os::unix::fs::MetadataExt as _;
 
-use super::{Checked, ONE, Stage, Why, Yard, ensure, equal, eventually, fail, names, on_host};
+use super::{Checked, ONE, Stage, Why, Yard, ensure, equal, eventually, names, on_host};
 
 pub fn read_only_root(stage: &Stage) -> Checked {
     let line = "unshare -m sh -ec 'mount -t tmpfs t /tmp; mount -o remount,bind,ro /; echo x > /run/x; echo x > /tmp/x; ! (echo x > /root/x) 2>/dev/null'";
     stage.sh(ONE, line)?;
-    fail("there is no such option; `mount -o remount,bind,ro /` inside does it")
+    stage.yard.ok(&["create", "sealed", "--runtime", "sysbox", "--network", "none", "--read-only"]);
+    let line = "echo x > /run/x && echo x > /tmp/x && echo x > /dev/shm/x && ! touch /root/x 2>/dev/null && \
+                ! touch /etc/x 2>/dev/null && ! touch /usr/x 2>/dev/null && ! mount -o remount,bind,rw / 2>/dev/null && \
+                ! mount -o remount,rw / 2>/dev/null && ! unshare -m mount -o remount,bind,rw / 2>/dev/null && \
+                head -1 /proc/meminfo";
+    let done = stage.sh("sealed", line);
+    stage.yard.ok(&["rm", "-f", "sealed"]);
+    ensure(done?.starts_with("MemTotal:"), "the virtual files are not there")
 }
 
 pub fn shared(stage: &Stage) -> Checked {
