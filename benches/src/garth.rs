@@ -64,7 +64,7 @@ impl Garth {
     pub async fn create(&self, index: usize) -> Result<()> {
         let spec = ProjectSpec {
             image: self.image.clone(),
-            runtime: self.runtime,
+            runtime: self.runtime.into(),
             network: Network::None,
             limits: Limits::default(),
             ..ProjectSpec::default()

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::{env, fs, io};
 
 /// What the binary is made of.
-const CRATES: [&str; 5] = ["agent", "runtime", "kernel", "protocol", "spec"];
+const CRATES: [&str; 7] = ["agent", "channel", "runtime", "procview", "kernel", "protocol", "spec"];
 /// Variables of the outer cargo that would change the inner build, or make it wait for the outer one's lock.
 const OUTER: [&str; 9] = [
     "CARGO_ENCODED_RUSTFLAGS",

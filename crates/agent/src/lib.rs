@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
-//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar
-//!                    +-- GET /health, POST /garth/probe
+//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar, GET/PUT /garth/move, GET /garth/manifest
+//! or channel         +-- GET /health, POST /garth/probe
+//!                    +-- guest: POST /garth/guest/{begin,again,freeze,power}, in a virtual machine
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
 //! ```
 //!
@@ -12,8 +13,12 @@
 //! who may connect to its socket may do anything in the sandbox.
 #![forbid(unsafe_code)]
 
+mod connections;
 mod entry;
+mod facts;
 mod files;
+pub mod guest;
+mod moving;
 mod paths;
 mod plain;
 pub mod probe;
@@ -28,15 +33,17 @@ mod transfer;
 mod usage;
 mod users;
 mod watch;
+mod xattrs;
 
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use garth_spec::AgentConfig;
 
+pub use connections::Connections;
 use process::Processes;
+use server::Site;
 use users::Users;
 
 /// The envd version whose protocol is spoken; E2B's SDKs read it.
@@ -51,7 +58,7 @@ const POOL: usize = 8;
 #[derive(Debug)]
 pub struct Agent {
     /// Where clients connect.
-    pub listener: UnixListener,
+    pub connections: Connections,
     /// A directory on the project's disk that the sandbox's processes cannot reach.
     pub state_dir: OwnedFd,
     /// Environment, user and so on of processes.
@@ -82,10 +89,24 @@ struct Shared {
     started_at_ms: i64,
 }
 
+impl Shared {
+    /// Of an agent that has everything it needs.
+    fn new(config: AgentConfig, state_dir: OwnedFd) -> std::io::Result<Arc<Self>> {
+        let users = Arc::new(Users::of("/etc"));
+        let processes = Arc::new(Processes::new(config.clone(), Arc::clone(&users), state_dir)?);
+        Ok(Arc::new(Self { config, processes, users, started_at_ms: process::now_ms() }))
+    }
+}
+
 /// Serves until SIGTERM. Call it before any thread is made: it blocks signals. It reaps every child of this process,
 /// so nothing else in this process may wait for children.
 pub fn serve(agent: Agent) -> Result<(), ServeError> {
-    let Agent { listener, state_dir, config } = agent;
+    let Agent { connections, state_dir, config } = agent;
+    run(connections, || Ok(Site::of(Shared::new(config, state_dir).map_err(at("processes"))?)))
+}
+
+/// The loop of every agent: serves what connects, reaps once there is something to reap for.
+fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>) -> Result<(), ServeError> {
     garth_kernel::allocator::keep_little();
     // Orphans of killed supervisors come here also when this is not PID 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -102,15 +123,12 @@ pub fn serve(agent: Agent) -> Result<(), ServeError> {
         .build()
         .map_err(at("event loop"))?;
     runtime.block_on(async {
-        let users = Arc::new(Users::of("/etc"));
-        let processes = Processes::new(config.clone(), Arc::clone(&users), state_dir).map_err(at("processes"))?;
-        let shared =
-            Arc::new(Shared { config, processes: Arc::new(processes), users, started_at_ms: process::now_ms() });
-        listener.set_nonblocking(true).map_err(at("listen"))?;
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(at("listen"))?;
-        let server = server::serve(listener, Arc::clone(&shared));
+        let site = Arc::new(site()?);
+        let listener = connections.listen().map_err(at("listen"))?;
+        let server = server::serve(listener, Arc::clone(&site));
+        let reaper = async { reaper::run(signals, &site.shared().await).await };
         tokio::select! {
-            result = reaper::run(signals, &shared) => result.map_err(at("signals")),
+            result = reaper => result.map_err(at("signals")),
             result = server => result.map_err(at("accept")),
         }
     })

@@ -1,5 +1,10 @@
 //! `garth-agent spawner LEVEL`: makes the inits of sandboxes for the daemon at its standard input; in each, becomes the agent.
+//! `garth-agent jail`: makes the jail that the daemon at its standard input asks for, and becomes the program in it.
+//! `garth-agent holder`: keeps the namespaces of a container for the daemon at its standard input.
+//! `garth-agent container`: process 1 of a container that an OCI runtime made; becomes the agent.
 //! `garth-agent probe`: tries what standard input says, inside a sandbox.
+//! `garth-agent kvm-probe`: says in one line of JSON whether KVM works here.
+//! `garth-agent guest`, or as `/init`: PID 1 of a virtual machine.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
@@ -9,15 +14,25 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use garth_agent::{Agent, serve};
+use garth_agent::{Agent, Connections, ServeError, serve};
 use garth_runtime::Level;
+use garth_runtime::inside::Entered;
 use garth_spec::AgentConfig;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    // The kernel hands the words of its command line that it does not know to the init.
+    if arguments.next().is_some_and(|name| name == "/init") {
+        garth_agent::guest::run();
+    }
     match arguments.next().as_deref().and_then(|mode| mode.to_str()) {
         Some("spawner") => spawner(arguments.next().as_deref().and_then(|level| level.to_str()))?,
+        Some("guest") => garth_agent::guest::run(),
+        Some("holder") => garth_runtime::oci::holder::run(channel()?),
+        Some("container") => drop(garth_runtime::oci::run(channel()?, serve_sandbox).transpose()?),
         Some("serve") => serve_at(arguments.map(PathBuf::from))?,
+        Some("jail") => garth_runtime::jail::run(channel()?),
+        Some("kvm-probe") => println!("{}", serde_json::to_string(&garth_kernel::kvm::probe())?),
         Some("probe") => {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
             return Ok(ExitCode::from(garth_agent::probe::run(words)?));
@@ -29,11 +44,21 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn spawner(level: Option<&str>) -> anyhow::Result<()> {
     let level = level.and_then(Level::of_word).context("usage: garth-agent spawner default|sysbox")?;
-    let channel = garth_kernel::descriptors::take_stdin().context("no channel on standard input")?;
-    let served = garth_runtime::spawner::run(level, channel, |entered| {
-        serve(Agent { listener: entered.listener, state_dir: entered.state_dir, config: entered.config })
-    });
+    let served = garth_runtime::spawner::run(level, channel()?, serve_sandbox);
     Ok(served.transpose().map(drop)?)
+}
+
+/// The daemon's end of it.
+fn channel() -> anyhow::Result<OwnedFd> {
+    garth_kernel::descriptors::take_stdin().context("no channel on standard input")
+}
+
+fn serve_sandbox(entered: Entered) -> Result<(), ServeError> {
+    serve(Agent {
+        connections: Connections::Socket(entered.listener),
+        state_dir: entered.state_dir,
+        config: entered.config,
+    })
 }
 
 fn serve_at(mut arguments: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
@@ -50,7 +75,7 @@ fn serve_at(mut arguments: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> 
     let state_dir = state_dir.context("--state-dir is missing")?;
     let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     let state = std::fs::File::open(&state_dir).with_context(|| format!("cannot open {}", state_dir.display()))?;
-    serve(Agent { listener, state_dir: OwnedFd::from(state), config })?;
+    serve(Agent { connections: Connections::Socket(listener), state_dir: OwnedFd::from(state), config })?;
     Ok(())
 }
 

@@ -1,4 +1,6 @@
-//! What is not Connect: `/health`, `/files`, `/garth/tar`, `/garth/probe`.
+//! What is not Connect: `/health`, `/files`, `/garth/tar`, `/garth/move`, `/garth/manifest`, `/garth/probe`.
+
+mod moves;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,8 +34,13 @@ pub async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<
         (&Method::POST, "/files") => post_file(request, shared).await,
         (&Method::GET, "/garth/tar") => get_tar(&request, shared).await,
         (&Method::PUT, "/garth/tar") => put_tar(request, shared).await,
+        (&Method::GET, "/garth/move") => moves::get(&request).await,
+        (&Method::PUT, "/garth/move") => moves::put(request).await,
+        (&Method::GET, "/garth/manifest") => moves::get_manifest(&request).await,
         (&Method::POST, "/garth/probe") => probe(request, shared).await,
-        (_, "/health" | "/files" | "/garth/tar" | "/garth/probe") => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+        (_, "/health" | "/files" | "/garth/tar" | "/garth/move" | "/garth/manifest" | "/garth/probe") => {
+            Ok(empty(StatusCode::METHOD_NOT_ALLOWED))
+        }
         _ => return Err(request),
     };
     Ok(result.unwrap_or_else(|refusal| refuse(&refusal)))
@@ -135,6 +142,10 @@ impl Query {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     fn path(&self) -> Result<&str, Refusal> {
         self.get("path").filter(|path| !path.is_empty()).ok_or_else(|| Refusal::invalid("the path is missing"))
     }
@@ -162,7 +173,8 @@ fn refuse(refusal: &Refusal) -> Response<Answer> {
     json(status, &serde_json::json!({ "code": status.as_u16(), "message": refusal.message }))
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
+/// An answer in JSON.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
     let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
     let mut response = Response::new(Answer::Plain(body.boxed_unsync()));
     *response.status_mut() = status;

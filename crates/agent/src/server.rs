@@ -1,4 +1,4 @@
-//! HTTP/1.1 on the agent's socket: one task per connection, requests routed by path.
+//! HTTP/1.1 on the agent's connections: one task for each, requests routed by path.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,10 +14,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::UnixListener;
+use tokio::sync::SetOnce;
 use tower::ServiceExt;
 
 use crate::Shared;
+use crate::connections::Listener;
+use crate::guest::{self, Machine};
 use crate::plain;
 use crate::rpc::{self, Services};
 
@@ -67,20 +69,58 @@ impl Body for Answer {
     }
 }
 
+/// What requests are answered with.
+pub(crate) struct Site {
+    /// In a virtual machine: what begins the rest.
+    machine: Option<Machine>,
+    agent: SetOnce<(ConnectRpcService<Services>, Arc<Shared>)>,
+}
+
+impl Site {
+    /// Of an agent that is complete.
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        let site = Self { machine: None, agent: SetOnce::new() };
+        site.begin(shared);
+        site
+    }
+
+    /// Of a virtual machine that has not begun.
+    pub(crate) fn of_machine(machine: Machine) -> Self {
+        Self { machine: Some(machine), agent: SetOnce::new() }
+    }
+
+    /// From now on requests reach the agent.
+    pub(crate) fn begin(&self, shared: Arc<Shared>) {
+        let limits =
+            Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
+        let rpc = ConnectRpcService::new(rpc::services(&shared)).with_limits(limits);
+        // A second time is refused before it comes here.
+        let _ = self.agent.set((rpc, shared));
+    }
+
+    /// Waits until there is an agent.
+    pub(crate) async fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.agent.wait().await.1)
+    }
+
+    /// The agent, if there is one yet.
+    pub(crate) fn begun(&self) -> Option<&Arc<Shared>> {
+        self.agent.get().map(|(_, shared)| shared)
+    }
+}
+
 /// Accepts for ever.
-pub async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
-    let limits = Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
-    let service = ConnectRpcService::new(rpc::services(&shared)).with_limits(limits);
+pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result<()> {
     loop {
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(_) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (rpc, shared) = (service.clone(), Arc::clone(&shared));
-        let handler = hyper::service::service_fn(move |request| answer(request, rpc.clone(), Arc::clone(&shared)));
+        let site = Arc::clone(&site);
+        let handler = hyper::service::service_fn(move |request| answer(request, Arc::clone(&site)));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
@@ -92,14 +132,16 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    rpc: ConnectRpcService<Services>,
-    shared: Arc<Shared>,
-) -> Result<Response<Answer>, Infallible> {
-    match plain::answer(request, &shared).await {
+async fn answer(request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Answer>, Infallible> {
+    if let Some(machine) = &site.machine
+        && request.uri().path().starts_with(guest::PATHS)
+    {
+        return Ok(machine.answer(request, &site).await);
+    }
+    let Some((rpc, shared)) = site.agent.get() else { return Ok(guest::not_begun()) };
+    match plain::answer(request, shared).await {
         Ok(response) => Ok(response),
-        Err(request) => Ok(rpc.oneshot(request).await?.map(Answer::Rpc)),
+        Err(request) => Ok(rpc.clone().oneshot(request).await?.map(Answer::Rpc)),
     }
 }
 

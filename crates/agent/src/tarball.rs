@@ -5,6 +5,3 @@ mod unpack;
 
 pub use pack::{Top, pack};
 pub use unpack::unpack;
-
-/// The prefix of extended attributes in pax records, as GNU tar, bsdtar and star write them.
-const XATTR: &str = "SCHILY.xattr.";

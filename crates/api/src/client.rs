@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::{
-    Changed, CreateProject, Doctor, Error, ErrorBody, Image, ImageFormat, ImageList, Project, ProjectList,
-    ProjectPatch, StopRequest, Verification, Version, routes,
+    Changed, CreateProject, Doctor, Error, ErrorBody, GuestFiles, Image, ImageFormat, ImageList, Project, ProjectList,
+    ProjectPatch, SetupEvent, SetupMicrovm, SetupProgress, StopRequest, Verification, Version, routes,
 };
 
 /// The body of a request: whole or streamed.
@@ -199,6 +199,33 @@ impl Client {
     /// What works here.
     pub async fn doctor(&self) -> Result<Doctor, ClientError> {
         self.get(routes::DOCTOR).await
+    }
+
+    /// Makes what guests start from; says how far it is.
+    pub async fn setup_microvm(
+        &self,
+        ask: &SetupMicrovm,
+        mut progress: impl FnMut(SetupProgress),
+    ) -> Result<GuestFiles, ClientError> {
+        let path = routes::SETUP_MICROVM;
+        let not_ours = |source| ClientError::NotOurs { path: path.to_owned(), status: StatusCode::OK, source };
+        let body = full_body(serde_json::to_vec(ask).map_err(not_ours)?);
+        let mut answer = self.send_checked(Method::POST, path, body).await?.into_body();
+        let mut text = Vec::new();
+        while let Some(frame) = answer.frame().await {
+            let frame = frame.map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
+            text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                match serde_json::from_slice(&line).map_err(not_ours)? {
+                    SetupEvent::Progress(how_far) => progress(how_far),
+                    SetupEvent::Done(files) => return Ok(files),
+                    SetupEvent::Failed(error) => return Err(ClientError::Refused(error)),
+                }
+            }
+        }
+        // An answer that ends before its last line is one that was cut off.
+        serde_json::from_slice(&text).map_err(not_ours)
     }
 
     /// Sends a request to the agent of a project. The request's path is the agent's (`/process.Process/Start`).

@@ -1,4 +1,4 @@
-use garth_spec::Runtime;
+use garth_spec::{Handler, Runtime};
 use serde::{Deserialize, Serialize};
 
 /// What works on this machine, what does not, and the command that fixes it.
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Doctor {
-    /// Each runtime.
+    /// Each handler of each runtime, the one that is preferred first.
     pub runtimes: Vec<RuntimeDoctor>,
     /// The pool of disks.
     pub storage: Vec<Finding>,
@@ -14,13 +14,15 @@ pub struct Doctor {
     pub network: Vec<Finding>,
 }
 
-/// Whether one runtime works here.
+/// Whether one runtime works here by one handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeDoctor {
     /// The runtime.
     pub runtime: Runtime,
+    /// What would carry it out. A runtime works where one of its handlers does.
+    pub handler: Handler,
     /// Whether a project that asks for it starts.
     pub ok: bool,
     /// What it needs, one by one.

@@ -70,6 +70,8 @@ pub enum ErrorCode {
     ImageRefused,
     /// The image is the start of a project or is built in.
     ImageInUse,
+    /// What the runtime needs could not be made.
+    SetupFailed,
     /// The sandbox could not be started.
     StartFailed,
     /// The sandbox could not be ended.
@@ -107,6 +109,7 @@ impl ErrorCode {
             Self::StorageUnavailable => "storage_unavailable",
             Self::ImageRefused => "image_refused",
             Self::ImageInUse => "image_in_use",
+            Self::SetupFailed => "setup_failed",
             Self::StartFailed => "start_failed",
             Self::StopFailed => "stop_failed",
             Self::PauseFailed => "pause_failed",

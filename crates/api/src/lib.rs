@@ -17,6 +17,7 @@ mod error;
 mod image;
 mod project;
 pub mod routes;
+mod setup;
 mod verify;
 mod version;
 
@@ -28,5 +29,6 @@ pub use project::{
     Addresses, Changed, CreateProject, DiskUse, Ended, EndedReason, LimitsPatch, Project, ProjectList, ProjectPatch,
     RuntimeReport, StopRequest, Usage,
 };
+pub use setup::{GuestFiles, SetupEvent, SetupMicrovm, SetupProgress, SetupStep};
 pub use verify::{Check, Verification, Verified};
 pub use version::Version;

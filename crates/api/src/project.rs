@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use garth_spec::{
     ByteSize, Capabilities, CpuCount, Handler, ImageId, Limits, Network, ProjectId, ProjectName, ProjectSpec,
-    ProjectState, Runtime, SandboxId, Volume,
+    ProjectState, Runtime, RuntimeChoice, SandboxId, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -83,7 +83,7 @@ pub struct ProjectList {
 #[serde(deny_unknown_fields)]
 pub struct RuntimeReport {
     /// What was asked for.
-    pub requested: Runtime,
+    pub requested: RuntimeChoice,
     /// What the running sandbox has; none while none runs.
     pub effective: Option<Runtime>,
     /// What carries it out; none while none runs.
@@ -170,7 +170,7 @@ pub struct ProjectPatch {
     pub limits: Option<LimitsPatch>,
     /// Stops the sandbox; the next start has the new boundary.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<Runtime>,
+    pub runtime: Option<RuntimeChoice>,
     /// At the next start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,

@@ -10,6 +10,8 @@ pub const PROJECTS: &str = "/v1/projects";
 pub const IMAGES: &str = "/v1/images";
 /// [`crate::Doctor`].
 pub const DOCTOR: &str = "/v1/doctor";
+/// Takes [`crate::SetupMicrovm`]; answers with lines of [`crate::SetupEvent`].
+pub const SETUP_MICROVM: &str = "/v1/setup/microvm";
 /// This contract as OpenAPI 3.1.
 pub const OPENAPI: &str = "/v1/openapi.json";
 

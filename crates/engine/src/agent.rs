@@ -2,6 +2,8 @@
 //!
 //! Bytes pass as they are; nothing that an agent says is trusted or opened here.
 
+mod door;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,9 +16,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::error::{Cause, Error, ErrorKind};
+
+pub(crate) use door::{Channel, Door};
 
 /// The body of a request to an agent.
 pub type Body = UnsyncBoxBody<Bytes, Cause>;
@@ -63,13 +68,25 @@ impl Link {
 /// The agent of one sandbox.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    socket: PathBuf,
+    door: Door,
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
 impl Agent {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket, idle: Mutex::default() }
+        Self::behind(Door::Socket(socket))
+    }
+
+    pub(crate) fn behind(door: Door) -> Self {
+        Self { door, idle: Mutex::default() }
+    }
+
+    /// Waits until the agent in a guest answers at all.
+    pub(crate) async fn booted(&self, within: Duration) -> Result<(), Error> {
+        match &self.door {
+            Door::Socket(_) => Ok(()),
+            Door::Channel(channel) => channel.open_within(within).await.map(drop),
+        }
     }
 
     /// A connection for one request.
@@ -90,7 +107,7 @@ impl Agent {
         let answer = async { Arc::clone(self).link().await?.send(request).await };
         let answer = tokio::time::timeout(grace + SLACK, answer).await.map_err(agent)??;
         if !answer.status().is_success() {
-            tracing::warn!(socket = %self.socket.display(), status = %answer.status(), "the agent refused to shut down");
+            tracing::warn!(door = ?self.door, status = %answer.status(), "the agent refused to shut down");
         }
         Ok(())
     }
@@ -113,11 +130,13 @@ impl Agent {
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, Error> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| agent(error).step("connect"))?;
-        let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(agent)?;
-        // What the driver meets reaches the request that is under way.
-        tokio::spawn(driver);
-        Ok(connection)
+        match &self.door {
+            Door::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|error| agent(error).step("connect"))?;
+                begin(stream).await
+            }
+            Door::Channel(channel) => begin(channel.open().await?).await,
+        }
     }
 
     fn take_idle(&self) -> Option<SendRequest<Body>> {
@@ -141,6 +160,16 @@ impl Agent {
     fn idle(&self) -> MutexGuard<'_, Vec<SendRequest<Body>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn begin<S>(stream: S) -> Result<SendRequest<Body>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(agent)?;
+    // What the driver meets reaches the request that is under way.
+    tokio::spawn(driver);
+    Ok(connection)
 }
 
 fn agent(cause: impl Into<Cause>) -> Error {

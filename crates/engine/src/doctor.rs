@@ -1,13 +1,18 @@
 //! What works on this machine.
 
-use garth_runtime::Level;
-use garth_spec::Runtime;
+use garth_runtime::{Level, OciRuntime};
+use garth_spec::{Handler, RuntimeChoice};
+
+use crate::error::{Error, ErrorKind};
+use crate::guest::GuestConfig;
+
+pub(crate) mod microvm;
 
 /// What was found, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What each runtime needs.
-    pub runtimes: Vec<(Runtime, Vec<Finding>)>,
+    /// What each handler needs.
+    pub runtimes: Vec<(Handler, Vec<Finding>)>,
     /// What the pool of disks needs.
     pub storage: Vec<Finding>,
     /// What the network needs.
@@ -41,42 +46,67 @@ impl From<garth_runtime::Finding> for Finding {
     }
 }
 
+/// What is known of where sandboxes are to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// The agent's program: it tries KVM in a process of its own.
+    pub agent: &'a [u8],
+    /// How microVMs are run.
+    pub guests: &'a GuestConfig,
+}
+
 /// Looks at this machine and changes nothing; needs no daemon.
-pub fn probe() -> Findings {
+pub fn probe(here: &Here<'_>) -> Findings {
     let network = garth_network::Network::probe().into_iter().map(|found| Finding {
         name: found.name.to_owned(),
         ok: found.ok,
         detail: found.detail,
         fix: found.fix,
     });
-    let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
     Findings {
-        runtimes: runtimes.map(|runtime| (runtime, of_runtime(runtime))).into(),
+        runtimes: Handler::ALL.map(|handler| (handler, of_handler(handler, here))).into(),
         storage: vec![btrfs(), mkfs()],
         network: network.collect(),
     }
 }
 
-fn of_runtime(runtime: Runtime) -> Vec<Finding> {
-    match runtime {
-        Runtime::Default => garth_runtime::probe(Level::Default).into_iter().map(Finding::from).collect(),
-        Runtime::Sysbox => garth_runtime::probe(Level::Sysbox).into_iter().map(Finding::from).collect(),
-        Runtime::Microvm => vec![Finding {
-            name: "handler".to_owned(),
-            ok: false,
-            detail: "this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)".to_owned(),
-            fix: None,
-        }],
-    }
+pub(crate) fn of_handler(handler: Handler, here: &Here<'_>) -> Vec<Finding> {
+    let found = match handler {
+        Handler::DefaultNative => garth_runtime::probe(Level::Default),
+        Handler::SysboxNative => garth_runtime::probe(Level::Sysbox),
+        Handler::SysboxRunc => OciRuntime::sysbox().probe(),
+        Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
+            return microvm::findings(handler, here);
+        }
+    };
+    found.into_iter().map(Finding::from).collect()
 }
 
-/// What a runtime lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
+/// The handler that is preferred of those that work here and will do.
+pub(crate) fn handler(choice: RuntimeChoice, here: &Here<'_>) -> Result<Handler, Error> {
+    let mut lacking = Vec::new();
+    for handler in choice.handlers() {
+        match missing(handler, here) {
+            None => return Ok(handler),
+            Some(missing) => lacking.push((handler, missing)),
+        }
+    }
+    let missing = match lacking.as_slice() {
+        [(_, missing)] => missing.clone(),
+        several => {
+            several.iter().map(|(handler, missing)| format!("{handler}: {missing}")).collect::<Vec<_>>().join("; ")
+        }
+    };
+    Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing }.into())
+}
+
+/// What a handler lacks here; `None` when it works. That the default one works is taken for granted: what it lacks, the
 /// first start says.
-pub(crate) fn missing(runtime: Runtime) -> Option<String> {
-    if runtime == Runtime::Default {
+fn missing(handler: Handler, here: &Here<'_>) -> Option<String> {
+    if handler == Handler::DefaultNative {
         return None;
     }
-    let lacking = of_runtime(runtime).into_iter().filter(|finding| !finding.ok);
+    let lacking = of_handler(handler, here).into_iter().filter(|finding| !finding.ok);
     let lacking: Vec<String> = lacking.map(|finding| finding.detail).collect();
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }

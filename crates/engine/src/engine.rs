@@ -11,6 +11,7 @@ use crate::agent::{Agent, Link};
 use crate::data_dir::DataDir;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestConfig, GuestReport, KernelSource, Progress};
 use crate::holds::{self, Hold};
 use crate::images::{ImageEntry, ImageFormat, Images};
 use crate::local::{DiskUse, Host, HostConfig, Local, Usage};
@@ -25,6 +26,8 @@ use crate::{lifecycle, names, reconcile, upkeep};
 pub struct EngineConfig {
     /// Where everything is kept, locked.
     pub data_dir: DataDir,
+    /// How microVMs are run.
+    pub guests: GuestConfig,
     /// The agent's program, which becomes PID 1 of every sandbox.
     pub agent: &'static [u8],
 }
@@ -108,7 +111,8 @@ impl Engine {
     pub async fn open(config: EngineConfig) -> Result<Self, Error> {
         let opened = tokio::task::spawn_blocking(move || {
             let (store, origin) = Store::open(config.data_dir.path())?;
-            let host = HostConfig { data_dir: config.data_dir.path().to_owned(), agent: config.agent };
+            let host =
+                HostConfig { data_dir: config.data_dir.path().to_owned(), guests: config.guests, agent: config.agent };
             let local = Local::Host(Box::new(Host::open(host)?));
             Ok::<_, Error>((store, origin, local, config.data_dir))
         });
@@ -343,6 +347,21 @@ impl Engine {
             removed.map_err(|error| error.doing(|| format!("cannot remove the image {name}")))
         });
         removed.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))?
+    }
+
+    /// Makes what guests start from; one such at a time. It goes on when nobody waits any more.
+    pub async fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<GuestReport, Error> {
+        self.check_open()?;
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::task::spawn_blocking(move || {
+            let made = shared.local.setup_microvm(kernel, &mut progress);
+            made.map_err(|error| error.doing(|| "cannot set up microvm".to_owned()))
+        });
+        made.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))?
     }
 
     /// What works here.

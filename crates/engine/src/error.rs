@@ -2,7 +2,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use garth_spec::{
-    ByteSize, Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, TransitionRefused,
+    ByteSize, Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice,
+    TransitionRefused,
 };
 
 /// What an error was caused by.
@@ -55,7 +56,7 @@ pub enum ErrorKind {
     #[error("the runtime {runtime} is not available here: {missing}")]
     RuntimeUnavailable {
         /// What was asked for.
-        runtime: Runtime,
+        runtime: RuntimeChoice,
         /// What it lacks.
         missing: String,
     },
@@ -101,6 +102,15 @@ pub enum ErrorKind {
     /// The image is damaged or holds something that is not taken.
     #[error("the image was refused")]
     Image,
+    /// What guests start from could not be made.
+    #[error("the guest's files could not be made")]
+    Guest,
+    /// The program that runs a guest refused, or ended.
+    #[error("the virtual machine failed")]
+    Machine,
+    /// What a paused guest had in memory cannot be used.
+    #[error("the memory that was kept of the sandbox cannot be used")]
+    Memory,
     /// The sandbox could not be made.
     #[error("the sandbox could not be started")]
     Start,

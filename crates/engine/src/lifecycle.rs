@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use garth_spec::{ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
+use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
-use crate::local::{Live, Local, Order};
+use crate::local::{Live, Local, Order, PausedRecord, Woken};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
 use crate::verify::Verified;
@@ -30,12 +30,20 @@ pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
     check_strength(spec)?;
     local.check(spec)?;
-    local.handler(spec.runtime).map(drop)
+    handler(local, spec).map(drop)
+}
+
+/// What carries the spec out here: all of it.
+fn handler(local: &Local, spec: &ProjectSpec) -> Result<Handler, Error> {
+    let handler = local.handler(spec.runtime)?;
+    spec.check_handler(handler)?;
+    Ok(handler)
 }
 
 fn check_strength(spec: &ProjectSpec) -> Result<(), Error> {
-    match spec.at_least.filter(|at_least| spec.runtime < *at_least) {
-        Some(at_least) => Err(ErrorKind::RuntimeTooWeak { runtime: spec.runtime, at_least }.into()),
+    let runtime = spec.runtime.runtime();
+    match spec.at_least.filter(|at_least| runtime < *at_least) {
+        Some(at_least) => Err(ErrorKind::RuntimeTooWeak { runtime, at_least }.into()),
         None => Ok(()),
     }
 }
@@ -76,12 +84,12 @@ fn make_disk(shared: &Shared, project: &mut Project) -> Result<(), Error> {
 /// Makes a project's sandbox; on failure the project is stopped and says why.
 pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot start {}", project.name));
-    let handler = shared.local.handler(project.spec.runtime).map_err(|error| doing(error, project))?;
+    let handler = handler(&shared.local, &project.spec).map_err(|error| doing(error, project))?;
     project.step(Transition::Start)?;
     let id = SandboxId::from_bits(random_bits());
     project.sandbox = Some(SandboxEntry {
         id,
-        runtime: project.spec.runtime,
+        runtime: handler.runtime(),
         handler,
         network: project.spec.network,
         record: None,
@@ -95,16 +103,16 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of
     // one that was starting.
     fault::reach(Point::StartBegun);
-    bring_up(shared, project, id).map_err(|error| {
+    bring_up(shared, project, id, handler).map_err(|error| {
         fault::reach(Point::StartFailed);
         give_up(shared, project, id, &error);
         doing(error, project)
     })
 }
 
-fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId) -> Result<Live, Error> {
+fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId, handler: Handler) -> Result<Live, Error> {
     let begun = Instant::now();
-    let lease = shared.local.lease(id, &project.spec).map_err(|error| error.step("network"))?;
+    let lease = shared.local.lease(id, handler, project.spec.network).map_err(|error| error.step("network"))?;
     fault::reach(Point::StartLeased);
     let leased = begun.elapsed();
     let (record, addresses) = (lease.record.clone(), lease.addresses);
@@ -145,7 +153,7 @@ pub(crate) fn pause(shared: &Shared, project: &mut Project, live: Arc<Live>) -> 
     project.step(Transition::Pause).map_err(|error| doing(error, project))?;
     note(shared, project);
     fault::reach(Point::PauseRecorded);
-    let rest = match shared.local.pause(live) {
+    let rest = match shared.local.pause(project, live) {
         Ok(rest) => rest,
         Err(error) => {
             project.step(Transition::Failed)?;
@@ -157,6 +165,10 @@ pub(crate) fn pause(shared: &Shared, project: &mut Project, live: Arc<Live>) -> 
     project.step(Transition::Rests)?;
     if let Some(entry) = &mut project.sandbox {
         entry.paused = Some(rest.record);
+        if rest.record == PausedRecord::Saved {
+            // Its wire went with it; it is given another when it wakes.
+            (entry.lease, entry.addresses) = (None, None);
+        }
     }
     note(shared, project);
     fault::reach(Point::PauseCommitted);
@@ -169,8 +181,8 @@ pub(crate) fn resume(shared: &Shared, project: &mut Project, live: Option<Arc<Li
     project.step(Transition::Resume).map_err(|error| doing(error, project))?;
     note(shared, project);
     fault::reach(Point::ResumeRecorded);
-    let live = match shared.local.resume(project, live) {
-        Ok(live) => live,
+    let Woken { live, lease } = match shared.local.resume(project, live) {
+        Ok(woken) => woken,
         Err(error) => {
             project.step(Transition::Failed)?;
             note(shared, project);
@@ -182,6 +194,10 @@ pub(crate) fn resume(shared: &Shared, project: &mut Project, live: Option<Arc<Li
     if let Some(entry) = &mut project.sandbox {
         entry.record = Some(live.sandbox.record());
         entry.paused = None;
+        if let Some((record, addresses)) = lease {
+            entry.lease = record;
+            entry.addresses = addresses;
+        }
     }
     note(shared, project);
     fault::reach(Point::ResumeCommitted);
@@ -313,7 +329,8 @@ mod tests {
 
     #[test]
     fn a_runtime_weaker_than_promised_is_refused() {
-        let spec = |runtime, at_least| ProjectSpec { runtime, at_least, ..ProjectSpec::default() };
+        let spec =
+            |runtime: Runtime, at_least| ProjectSpec { runtime: runtime.into(), at_least, ..ProjectSpec::default() };
         assert!(check_strength(&spec(Runtime::Default, Some(Runtime::Default))).is_ok());
         for at_least in [Runtime::Sysbox, Runtime::Microvm] {
             let error = check_strength(&spec(Runtime::Default, Some(at_least))).expect_err("too weak");

@@ -9,15 +9,18 @@ mod host;
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, ProjectId, ProjectSpec, Runtime, SandboxId};
+use garth_spec::{
+    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestReport, KernelSource, Progress};
 use crate::images::{ImageEntry, ImageFormat};
 use crate::project::Project;
 
@@ -53,6 +56,8 @@ pub(crate) enum Sandbox {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SandboxRecord {
     Host(garth_runtime::SandboxRecord),
+    Container(garth_runtime::ContainerRecord),
+    Machine(host::MachineRecord),
     #[cfg(any(test, feature = "fake"))]
     Fake(SandboxId),
 }
@@ -72,6 +77,8 @@ pub(crate) enum LeaseRecord {
 pub(crate) enum PausedRecord {
     /// It is all there and does not run: the same processes go on.
     Frozen,
+    /// Its memory is on disk, and nothing of it runs or takes memory.
+    Saved,
 }
 
 /// A sandbox at rest.
@@ -80,6 +87,14 @@ pub(crate) struct Rest {
     pub(crate) record: PausedRecord,
     /// The sandbox itself, where its processes are still there: what is killed when it is stopped.
     pub(crate) live: Option<Arc<Live>>,
+}
+
+/// A sandbox that is awake again.
+#[derive(Debug)]
+pub(crate) struct Woken {
+    pub(crate) live: Arc<Live>,
+    /// Its addresses, where it has got others.
+    pub(crate) lease: Option<(Option<LeaseRecord>, Option<Addresses>)>,
 }
 
 /// Where a sandbox is reached, from this host.
@@ -117,13 +132,33 @@ pub struct DiskUse {
 #[derive(Debug)]
 pub(crate) struct Lease {
     /// What the sandbox will run in, where its network namespace belongs to that.
-    pub(crate) prepared: Option<garth_runtime::Prepared>,
+    pub(crate) prepared: Option<Prepared>,
     /// To be entered; nothing only in tests.
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) record: Option<LeaseRecord>,
     pub(crate) addresses: Option<Addresses>,
+    /// The other end of the wire, for a machine: its interface, and what that is set to.
+    pub(crate) tap: Option<OwnedFd>,
+    pub(crate) link: Option<garth_network::Link>,
     /// The contents of `/etc/resolv.conf`; none without network.
     pub(crate) resolv_conf: Option<String>,
+}
+
+/// What a sandbox will run in.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Native(garth_runtime::Prepared),
+    Container(garth_runtime::PreparedContainer),
+}
+
+impl Prepared {
+    /// The network namespace that belongs to it.
+    pub(crate) fn netns(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Native(prepared) => prepared.netns(),
+            Self::Container(prepared) => prepared.netns(),
+        }
+    }
 }
 
 /// A sandbox to make.
@@ -208,8 +243,8 @@ impl Local {
     }
 
     /// What carries a runtime out here; never anything weaker than what was asked for.
-    pub(crate) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        driver!(self, local => local.handler(runtime))
+    pub(crate) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        driver!(self, local => local.handler(choice))
     }
 
     /// Whether this host has, and shows, what the spec names of it.
@@ -217,8 +252,8 @@ impl Local {
         driver!(self, local => local.check(spec))
     }
 
-    pub(crate) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        driver!(self, local => local.lease(id, spec))
+    pub(crate) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
+        driver!(self, local => local.lease(id, handler, network))
     }
 
     /// Sets up what the first lease would wait for; whether it works, the first lease tells.
@@ -245,17 +280,45 @@ impl Local {
         driver!(self, local => local.recover(id, record, lease))
     }
 
+    /// Whether what a paused sandbox had in memory is there.
+    pub(crate) fn has_memory(&self, project: ProjectId) -> bool {
+        match self {
+            Self::Host(host) => host.has_memory(project),
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake(_) => false,
+        }
+    }
+
     /// Brings a sandbox to rest: done when nothing in it runs. After an error it runs on. Its lease stays.
-    pub(crate) fn pause(&self, live: Arc<Live>) -> Result<Rest, Error> {
+    pub(crate) fn pause(&self, project: &Project, live: Arc<Live>) -> Result<Rest, Error> {
+        if let (Self::Host(host), Sandbox::Host(sandbox)) = (self, &live.sandbox)
+            && sandbox.is_machine()
+        {
+            host.save_machine(project, sandbox, &live.agent)?;
+            return Ok(Rest { record: PausedRecord::Saved, live: None });
+        }
         live.sandbox.freeze()?;
         Ok(Rest { record: PausedRecord::Frozen, live: Some(live) })
     }
 
     /// Wakes the sandbox of a paused project, as its record says. After an error it is at rest.
-    pub(crate) fn resume(&self, project: &Project, live: Option<Arc<Live>>) -> Result<Arc<Live>, Error> {
-        match project.sandbox.as_ref().and_then(|entry| entry.paused).zip(live) {
-            Some((PausedRecord::Frozen, live)) => live.sandbox.thaw().map(|()| live),
-            None => Err(ErrorKind::Sandbox.into()),
+    pub(crate) fn resume(&self, project: &Project, live: Option<Arc<Live>>) -> Result<Woken, Error> {
+        let entry = project.sandbox.as_ref().ok_or(ErrorKind::Sandbox)?;
+        match (entry.paused, live) {
+            (Some(PausedRecord::Frozen), Some(live)) => live.sandbox.thaw().map(|()| Woken { live, lease: None }),
+            (Some(PausedRecord::Saved), None) => {
+                let lease = self.lease(entry.id, entry.handler, entry.network)?;
+                let leased = (lease.record.clone(), lease.addresses);
+                let live = driver!(self, local => local.wake(Order { id: entry.id, project, lease }));
+                match live {
+                    Ok(live) => Ok(Woken { live: Arc::new(live), lease: Some(leased) }),
+                    Err(error) => {
+                        self.release(entry.id)?;
+                        Err(error)
+                    }
+                }
+            }
+            _ => Err(ErrorKind::Sandbox.into()),
         }
     }
 
@@ -272,6 +335,15 @@ impl Local {
     /// Grows the pool or gives space back, where that is due.
     pub(crate) fn maintain(&self) -> Result<(), Error> {
         driver!(self, local => local.maintain())
+    }
+
+    /// Makes what guests start from.
+    pub(crate) fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<GuestReport, Error> {
+        driver!(self, local => local.setup_microvm(kernel, progress))
     }
 
     /// What works here.
@@ -293,6 +365,15 @@ impl Sandbox {
     /// Waits until its init has ended.
     pub(crate) async fn ended(&self) {
         driver!(self, sandbox => sandbox.ended().await)
+    }
+
+    /// Whether it has a kernel of its own.
+    pub(crate) fn is_machine(&self) -> bool {
+        match self {
+            Self::Host(sandbox) => sandbox.is_machine(),
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake(_) => false,
+        }
     }
 
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {

@@ -79,6 +79,8 @@ impl SandboxEntry {
     pub fn pid(&self) -> Option<i32> {
         match self.record.as_ref()? {
             SandboxRecord::Host(record) => Some(record.pid),
+            SandboxRecord::Container(record) => Some(record.pid),
+            SandboxRecord::Machine(record) => Some(record.sandbox.pid),
             #[cfg(any(test, feature = "fake"))]
             SandboxRecord::Fake(_) => None,
         }

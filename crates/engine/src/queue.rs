@@ -381,5 +381,24 @@ async fn end_processes(live: Option<&Live>, grace: Duration, has_init: bool) {
         }
     } else if let Err(error) = asked {
         tracing::warn!(error = error.chain(), "stopping without the agent");
+    } else if live.sandbox.is_machine() {
+        power_off(live).await;
+    }
+}
+
+/// How long a guest may take to write its disk out and end.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// A guest's disk is whole once the guest has ended by itself; else its journal mends it, as after a power cut.
+async fn power_off(live: &Live) {
+    tokio::select! {
+        // What works has no answer.
+        refused = live.agent.post("/garth/guest/power", b"\"off\"".to_vec(), POWER_OFF) => {
+            if let Err(error) = refused {
+                tracing::debug!(error = error.chain(), "the guest's last word");
+            }
+            let _ = tokio::time::timeout(POWER_OFF, live.sandbox.ended()).await;
+        }
+        () = live.sandbox.ended() => {}
     }
 }

@@ -9,6 +9,8 @@
 //! pausing      its sandbox          undone: running
 //! paused       its sandbox          kept
 //! resuming     its sandbox          finished: running
+//! paused       its memory           kept
+//! resuming     its memory           undone: paused
 //! those three  none                 stopped, "lost"
 //! stopping     perhaps a sandbox    ended, stopped
 //! removing     perhaps a disk       finished
@@ -26,7 +28,7 @@ use jiff::Timestamp;
 use crate::error::Error;
 use crate::fault::{self, Point};
 use crate::images::{ImageEntry, ImageSource};
-use crate::local::{Live, Local};
+use crate::local::{Live, Local, PausedRecord};
 use crate::project::{EndedReason, Lasting, Project, lasting};
 use crate::store::Durability::{Crash, PowerCut};
 use crate::store::{Origin, Store};
@@ -54,7 +56,7 @@ pub(crate) fn settle(local: &Local, store: &Store, origin: Origin) -> Result<Set
     }
     fault::reach(Point::ReconcileSwept);
     for (project, live) in &mut projects {
-        settle_sandbox(store, project, live.as_ref())?;
+        settle_sandbox(local, store, project, live.as_ref())?;
     }
     fault::reach(Point::ReconcileSettled);
     let images = match settle_pool(local, store, origin, &mut projects) {
@@ -92,9 +94,14 @@ fn recover(local: &Local, project: &Project) -> Option<Live> {
     Some(live)
 }
 
-fn settle_sandbox(store: &Store, project: &mut Project, live: Option<&Live>) -> Result<(), Error> {
+fn settle_sandbox(local: &Local, store: &Store, project: &mut Project, live: Option<&Live>) -> Result<(), Error> {
     let reason = match project.state {
         ProjectState::Running | ProjectState::Paused if live.is_some() => return Ok(()),
+        ProjectState::Paused if is_saved(project) => return Ok(()),
+        ProjectState::Resuming if is_saved(project) && local.has_memory(project.id) => {
+            project.step(Transition::Failed)?;
+            return store.save(project, Crash);
+        }
         ProjectState::Pausing if live.is_some() => return settled_at(store, project, Transition::Failed),
         ProjectState::Resuming if live.is_some() => return settled_at(store, project, Transition::Ready),
         ProjectState::Running | ProjectState::Pausing | ProjectState::Paused | ProjectState::Resuming => {
@@ -115,6 +122,11 @@ fn settle_sandbox(store: &Store, project: &mut Project, live: Option<&Live>) -> 
     tracing::info!(project = %project.name, ?reason, "stopped");
     project.end(reason, None);
     store.save(project, Crash)
+}
+
+/// Whether it is paused without a process: its memory is on disk.
+fn is_saved(project: &Project) -> bool {
+    project.sandbox.as_ref().is_some_and(|entry| entry.paused == Some(PausedRecord::Saved))
 }
 
 /// A pause or its end that was cut short leaves a sandbox that runs.

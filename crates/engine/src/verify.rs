@@ -142,7 +142,7 @@ impl Engine {
     async fn try_verify(&self, name: &ProjectName) -> Result<Verification, Error> {
         let (project, agent) = self.running(name, StartPolicy::Start).await?;
         let sandbox = project.sandbox.as_ref().ok_or_else(|| ErrorKind::NotRunning(name.clone()))?;
-        let level = Level::of(sandbox.runtime)?;
+        let level = Level::of(sandbox.handler)?;
         let pid = sandbox.pid().ok_or(ErrorKind::Sandbox)?;
         let listeners = blocking(Listeners::open).await?;
         let subject = Subject {

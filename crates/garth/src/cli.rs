@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     attach, completion, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, serve, set,
-    shell, start, stop, verify, wait,
+    setup, shell, start, stop, verify, wait,
 };
 use crate::daemon::Host;
 use crate::exit;
@@ -104,6 +104,8 @@ pub enum Command {
     Image(image::Image),
     /// Run the daemon in the foreground
     Serve(serve::Serve),
+    /// Get what a runtime needs beside garth itself
+    Setup(setup::Setup),
     /// Say what works on this machine, what is missing, and how to fix it
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell

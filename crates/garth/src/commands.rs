@@ -21,6 +21,7 @@ pub mod rm;
 pub mod run;
 pub mod serve;
 pub mod set;
+pub mod setup;
 pub mod shell;
 pub mod start;
 pub mod stop;

@@ -107,8 +107,8 @@ fn run(cli: Cli, format: Format) -> Result<u8> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {
     use commands::{
-        attach, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, set, shell, start, stop,
-        verify, wait,
+        attach, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, set, setup, shell, start,
+        stop, verify, wait,
     };
     match command {
         Command::Run(args) => run::run(context, args).await,
@@ -132,6 +132,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Set(args) => set::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
         Command::Image(args) => image::run(context, args).await,
+        Command::Setup(args) => setup::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Serve(_) | Command::Completion(_) | Command::ExitCodes | Command::Reference => Ok(0),
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use garth_spec::{
-    ByteSize, Capabilities, Capability, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime, Volume,
+    ByteSize, Capabilities, Capability, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime,
+    RuntimeChoice, Volume,
 };
 
 use crate::complete;
@@ -34,9 +35,9 @@ pub struct SpecOptions {
     /// Image that the disk begins as [default: host, this machine's own /usr]
     #[arg(long, add = complete::images())]
     pub image: Option<ImageName>,
-    /// How it is isolated: default, sysbox or microvm [default: default]
+    /// How it is isolated: default, sysbox or microvm; by one handler alone: sysbox/sysbox-runc, … [default: default]
     #[arg(long)]
-    pub runtime: Option<Runtime>,
+    pub runtime: Option<RuntimeChoice>,
     /// Weakest runtime that it may ever have: default, sysbox or microvm; without --runtime it gets this one
     #[arg(long, value_name = "LEVEL")]
     pub at_least: Option<Runtime>,
@@ -229,7 +230,8 @@ impl SpecOptions {
             spec.image = image.clone();
         }
         spec.at_least = self.at_least.max(spec.at_least);
-        spec.runtime = self.runtime.or(self.at_least.max(Some(spec.runtime))).unwrap_or(spec.runtime);
+        let least = self.at_least.filter(|least| spec.runtime.runtime() < *least);
+        spec.runtime = self.runtime.or(least.map(RuntimeChoice::from)).unwrap_or(spec.runtime);
         spec.limits = self.limits.over(spec.limits);
         spec.network = self.network.unwrap_or(spec.network);
         spec.init = self.init.clone().or(spec.init);
@@ -285,9 +287,10 @@ mod tests {
 
     #[test]
     fn at_least_is_the_runtime_where_none_is_given() {
-        let spec = |runtime, at_least| {
+        let spec = |runtime: Option<Runtime>, at_least| {
+            let runtime = runtime.map(RuntimeChoice::from);
             let spec = SpecOptions { runtime, at_least, ..SpecOptions::default() }.over(&ProjectSpec::default());
-            (spec.runtime, spec.at_least)
+            (spec.runtime.runtime(), spec.at_least)
         };
         use Runtime::{Default, Microvm, Sysbox};
         assert_eq!(spec(None, None), (Default, None));

@@ -54,6 +54,9 @@ pub enum ErrorKind {
     /// The machine keeps programs outside `/usr`, so that its `/usr` alone is no system.
     #[error("this machine's {0} is not a link into /usr")]
     HostNotMerged(String),
+    /// A program that is needed is not installed.
+    #[error("the program {0} is not installed")]
+    ProgramMissing(&'static str),
     /// The pool refused.
     #[error("the pool refused it")]
     Storage,
@@ -92,6 +95,7 @@ impl Error {
             ErrorKind::OtherPlatform { .. } => "import the variant for this machine",
             ErrorKind::Compression(_) => "decompress it first; plain, gzip and zstd are taken",
             ErrorKind::HostNotMerged(_) => "import an image instead, as with `garth image import`",
+            ErrorKind::ProgramMissing(_) => "apt-get install erofs-utils",
             ErrorKind::NoSpace => "free space on the host's disk, or remove projects and images",
             _ => return None,
         })

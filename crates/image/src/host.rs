@@ -13,6 +13,7 @@ mod accounts;
 mod etc;
 mod hidden;
 mod plan;
+mod usr;
 
 use garth_spec::{ImageConfig, ImageId};
 use garth_storage::{Image, ImageMeta, Pool, UsrSource};
@@ -20,6 +21,8 @@ use std::path::Path;
 
 use crate::error::Error;
 use plan::Plan;
+
+pub use usr::usr;
 
 /// The current `host` image of this pool; made when it is missing or the machine's `/etc` has changed.
 ///

@@ -105,6 +105,29 @@ pub fn set_up(index: u32) -> Message {
     Message::new("put an interface up", libc::RTM_NEWLINK, 0, &link_body(index, up, up))
 }
 
+/// Takes an interface down: its routes and neighbours are forgotten.
+pub fn set_down(index: u32) -> Message {
+    Message::new("take an interface down", libc::RTM_NEWLINK, 0, &link_body(index, 0, libc::IFF_UP as u32))
+}
+
+/// Gives an interface another hardware address.
+pub fn set_mac(index: u32, mac: &Mac) -> Message {
+    Message::new("set a hardware address", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_ADDRESS, mac)
+}
+
+/// Makes an interface a port of a bridge.
+pub fn set_master(index: u32, bridge: u32) -> Message {
+    Message::new("put an interface into a bridge", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes())
+}
+
+/// Sets the largest packet of an interface, in bytes.
+pub fn set_mtu(index: u32, mtu: u32) -> Message {
+    Message::new("set the largest packet", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0))
+        .attribute(libc::IFLA_MTU, &mtu.to_ne_bytes())
+}
+
 /// Puts an interface up that never asks for nor answers to hardware addresses: it ignores ARP, and
 /// its neighbours are those that [`add_neighbour`] names.
 pub fn set_up_without_arp(index: u32) -> Message {
@@ -153,6 +176,13 @@ pub fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
     Message::new("add an address", libc::RTM_NEWADDR, REPLACE, &body)
         .attribute(libc::IFA_LOCAL, &octets)
         .attribute(libc::IFA_ADDRESS, &octets)
+}
+
+/// Takes an address from an interface.
+pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let mut body = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new("remove an address", libc::RTM_DELADDR, 0, &body).attribute(libc::IFA_LOCAL, &octets(address))
 }
 
 /// A route of the main table.

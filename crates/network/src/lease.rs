@@ -15,12 +15,40 @@ pub struct Lease {
     pub ipv4: Ipv4Addr,
     /// The sandbox's IPv6 address; `None` where IPv6 is switched off on the host.
     pub ipv6: Option<Ipv6Addr>,
+    /// What `eth0` is set to, for a guest that sets its own.
+    pub link: Link,
     /// What goes into `/etc/resolv.conf`.
     pub nameserver: IpAddr,
     pub(crate) record: LeaseRecord,
 }
 
+/// One end of a wire, and who is at the other. Neither asks nor answers by ARP or neighbour discovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// The hardware address that the sandbox must have.
+    pub mac: [u8; 6],
+    /// The gateway's.
+    pub gateway_mac: [u8; 6],
+    /// The next hop to everywhere.
+    pub gateway4: Ipv4Addr,
+    /// The same; `None` where IPv6 is switched off on the host.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+}
+
 impl Lease {
+    /// A tap in the lease's namespace, in the place of `eth0`: for a virtual machine, which is given the descriptor and
+    /// sets in itself what [`Lease::link`] says. The wire lives as long as the descriptor.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPermitted`]; [`crate::ErrorKind::Kernel`] without /dev/net/tun.
+    pub fn tap(&self) -> Result<OwnedFd, crate::Error> {
+        use std::os::fd::AsFd as _;
+        crate::tap::make(self.netns.as_fd(), self.link.mtu)
+            .map_err(|error| crate::Error::kernel("cannot make a tap for a virtual machine", error))
+    }
+
     /// What to store, so that a later daemon can [`crate::Network::recover`] the lease.
     pub fn record(&self) -> LeaseRecord {
         self.record.clone()

@@ -54,10 +54,11 @@ mod remover;
 mod ruleset;
 mod slot;
 mod sysctl;
+mod tap;
 mod watch;
 
 pub use config::NetworkConfig;
 pub use error::{Error, ErrorKind};
-pub use lease::{Lease, LeaseRecord};
+pub use lease::{Lease, LeaseRecord, Link};
 pub use network::Network;
 pub use probe::Finding;

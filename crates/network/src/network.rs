@@ -162,6 +162,6 @@ fn refuse_same(netns: impl AsFd, home: impl AsFd) -> Result<(), Error> {
 }
 
 fn lease(ready: Ready) -> Lease {
-    let Ready { netns, gateway, record } = ready;
-    Lease { netns, ipv4: record.ipv4, ipv6: record.ipv6, nameserver: IpAddr::V4(gateway), record }
+    let Ready { netns, link, record } = ready;
+    Lease { netns, ipv4: record.ipv4, ipv6: record.ipv6, link, nameserver: IpAddr::V4(link.gateway4), record }
 }

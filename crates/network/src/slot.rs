@@ -12,10 +12,11 @@ use garth_kernel::rtnl::{self, Mac, Route, VethPair};
 use crate::address::Network;
 use crate::blocked::{BLOCKED4, BLOCKED6, NOT_GLOBAL6};
 use crate::layout::SLOTS;
+use crate::lease::Link;
 use crate::{Error, ErrorKind, LeaseRecord, sysctl};
 
 /// The interface's name inside, as everywhere.
-const INSIDE: &str = "eth0";
+pub(crate) const INSIDE: &str = "eth0";
 
 /// How often an older kernel is asked whether the link is up, and for how long.
 const LINK_POLL: Duration = Duration::from_millis(1);
@@ -35,8 +36,7 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) netns: OwnedFd,
-    /// Where the sandbox's DNS questions go.
-    pub(crate) gateway: Ipv4Addr,
+    pub(crate) link: Link,
     pub(crate) record: LeaseRecord,
 }
 
@@ -75,7 +75,17 @@ impl Wire {
         await_link(&mut inside, eth0).map_err(|error| Error::kernel(doing("wait for the link"), error))?;
         let ipv6 = self.ipv6.map(|(address, _)| address);
         let record = LeaseRecord { slot: self.slot, wire: index, ipv4: self.ipv4, ipv6 };
-        Ok(Ready { netns, gateway: self.gateway4, record })
+        Ok(Ready { netns, link: self.link(), record })
+    }
+
+    fn link(&self) -> Link {
+        Link {
+            mac: self.mac(End::Sandbox),
+            gateway_mac: self.mac(End::Host),
+            gateway4: self.gateway4,
+            gateway6: self.ipv6.map(|(_, gateway)| gateway),
+            mtu: self.mtu,
+        }
     }
 
     fn pair(&self, netns: &OwnedFd) -> Message {

@@ -7,7 +7,7 @@
 //!
 //! All of it is the Connect protocol over HTTP/1.1, JSON and binary. This crate opens no connection: a client brings a
 //! `connectrpc::client::ClientTransport`. What is not Connect is plain HTTP and has no types here: `GET /health`,
-//! `GET` and `POST /files`, `GET` and `PUT /garth/tar`.
+//! `GET` and `POST /files`, `GET` and `PUT /garth/tar`, `GET` and `PUT /garth/move`, `GET /garth/manifest`.
 #![forbid(unsafe_code)]
 
 #[allow(missing_docs, elided_lifetimes_in_paths, clippy::all, clippy::allow_attributes, reason = "generated")]

@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let state = dir.join("state");
     std::fs::create_dir_all(&state)?;
     let config = SandboxesConfig {
+        oci: garth_runtime::OciRuntime::sysbox(),
         run_dir: dir.join("run"),
         tag: format!("bench{}", std::process::id()),
         agent: AgentBinary::from_bytes(&std::fs::read(init)?)?,

@@ -1,4 +1,4 @@
-//! An init for tests and measurements of this crate, in place of the agent: `tiny_init spawner`.
+//! An init for tests and measurements of this crate, in place of the agent: `tiny_init spawner`, `tiny_init jail`.
 //!
 //! On its socket it takes one JSON array of words per connection, runs them, and answers `{"code", "out", "err"}`.
 //! `%fds` lists its own descriptors, `%state` what its state directory and that one's parent hold.
@@ -9,13 +9,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use garth_runtime::inside::Entered;
-use garth_runtime::spawner;
+use garth_runtime::{oci, spawner};
 use rustix::fs::{Mode, OFlags};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("spawner") {
-        let channel = garth_kernel::descriptors::take_stdin().expect("a channel on standard input");
-        let _ = spawner::run(garth_runtime::Level::Default, channel, serve);
+    let mode = std::env::args().nth(1).expect("a mode");
+    let channel = garth_kernel::descriptors::take_stdin().expect("a channel on standard input");
+    match mode.as_str() {
+        "spawner" => drop(spawner::run(garth_runtime::Level::Default, channel, serve)),
+        "jail" => garth_runtime::jail::run(channel),
+        "holder" => oci::holder::run(channel),
+        "container" => drop(oci::run(channel, serve)),
+        other => panic!("unknown mode {other}"),
     }
 }
 

@@ -62,6 +62,14 @@ impl Cgroups {
         .doing(|| "prepare the cgroups".to_owned())
     }
 
+    /// Those that an OCI runtime makes below `parent`. Makes and changes nothing.
+    pub(crate) fn made_by_others(mounts: &str, parent: &str) -> std::result::Result<Self, ErrorKind> {
+        match V2::find(mounts) {
+            Some(root) => Ok(Self::V2(V2::below(&root, parent))),
+            None => V1::find(mounts, parent).map(Self::V1),
+        }
+    }
+
     /// Which kind the machine has, or what is missing. Changes nothing.
     pub(crate) fn find() -> std::result::Result<&'static str, ErrorKind> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
@@ -281,7 +289,7 @@ impl Cgroups {
 }
 
 /// Removes a cgroup and those that a sandbox made below it.
-fn remove_tree(directory: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Ok(()) => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

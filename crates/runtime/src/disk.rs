@@ -48,6 +48,18 @@ impl Disk {
         Ok(Self { root, state, usr, volumes })
     }
 
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(crate) fn state(&self) -> BorrowedFd<'_> {
+        self.state.as_fd()
+    }
+
+    pub(crate) fn usr(&self) -> Option<BorrowedFd<'_>> {
+        self.usr.as_ref().map(AsFd::as_fd)
+    }
+
     /// In the order that an init takes them.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.root.as_fd(), self.state.as_fd()];
@@ -141,7 +153,7 @@ fn mapped(overlay: &Overlay, durability: Durability, users: BorrowedFd<'_>, firs
 }
 
 /// This thread alone becomes a user and group of the host, and keeps its capabilities.
-fn become_user(first: FirstId) -> io::Result<()> {
+pub(crate) fn become_user(first: FirstId) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(first.get()), Gid::from_raw(first.get()));
     let sets = rustix::thread::capabilities(None)?;
     rustix::thread::set_keep_capabilities(true)?;

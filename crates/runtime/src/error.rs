@@ -70,6 +70,14 @@ pub enum ErrorKind {
         "all ranges of 65,536 user ids are in use or belong to others; give the user garth a larger one in /etc/subuid and /etc/subgid"
     )]
     NoIds,
+    /// The OCI runtime refused, or did not end.
+    #[error("{program} failed: {said}")]
+    OciRuntime {
+        /// Which program.
+        program: String,
+        /// Its own words.
+        said: String,
+    },
     /// The spawner answered out of order or not at all.
     #[error("the spawner process is gone or does not answer as expected")]
     Spawner,

@@ -161,6 +161,22 @@ pub(crate) struct Order {
     pub(crate) agent: AgentConfig,
 }
 
+impl Order {
+    pub(crate) fn of(plan: &crate::SandboxPlan) -> Self {
+        Self {
+            machine: plan.machine,
+            hostname: plan.hostname.clone(),
+            usr: plan.usr.is_some(),
+            volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
+            access: plan.access,
+            capabilities: plan.capabilities,
+            resolv_conf: plan.resolv_conf.clone(),
+            hosts: plan.hosts.clone(),
+            agent: plan.agent.clone(),
+        }
+    }
+}
+
 /// Then, as soon as it is mounted: the disk. The root, the state directory, when the order says so what is on `/usr`, and
 /// the volumes come along.
 #[derive(Debug, Serialize, Deserialize)]
@@ -184,6 +200,26 @@ pub(crate) enum Report {
         held: Option<HeldNumbers>,
     },
     /// It did not work; the init ends.
+    Failed(Failure),
+}
+
+/// From the daemon to a holder, a process that keeps namespaces for a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum HolderRequest {
+    /// Its users are mapped. The claim on their ids comes along.
+    Mapped,
+    /// Stay until the process ends whose pidfd comes along.
+    Stay,
+}
+
+/// From a holder.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HolderReport {
+    /// It has a user namespace, whose users the daemon is to map.
+    Unmapped,
+    /// It has the network namespace too.
+    Ready,
+    /// It did not work; it ends.
     Failed(Failure),
 }
 

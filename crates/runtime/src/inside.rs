@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::Policy;
 use crate::channel::Channel;
 use crate::handshake::{Disk, Failure, Order, Report};
-use crate::steps::{Fds, apply, enter_steps, network_steps, warm_steps};
+use crate::steps::{Fds, apply, container_steps, enter_steps, network_steps, warm_steps};
 
 /// What the agent starts with, once it is the init of a finished sandbox.
 #[derive(Debug)]
@@ -31,6 +31,18 @@ pub(crate) fn become_sandbox(channel: Channel, listener: OwnedFd, policy: &Polic
         Ok(config) => entered(fds, Ok(config)),
         Err(failure) => entered(fds, Err(failure?)),
     }
+}
+
+/// Runs as process 1 of a container that an OCI runtime made. As [`become_sandbox`].
+pub(crate) fn become_container(channel: Channel) -> Option<Entered> {
+    let mut fds = Fds { channel: Some(channel), ..Fds::default() };
+    let (order, received) = receive::<Order>(&fds)?;
+    let mut received = received.into_iter();
+    (fds.listener, fds.state) = (received.next(), received.next());
+    let done = Policy::of_container()
+        .map_err(|_| Failure { step: "read the filter".to_owned(), errno: rustix::io::Errno::INVAL.raw_os_error() });
+    let done = done.and_then(|policy| apply(&container_steps(&order), &policy, &mut fds));
+    entered(fds, done.map(|()| order.agent))
 }
 
 /// Reports how it went; what the agent starts with when it went well.

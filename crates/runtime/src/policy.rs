@@ -66,6 +66,13 @@ struct Sysbox {
     seccomp: Replaced,
 }
 
+/// What differs from that where an OCI runtime makes the sandbox.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SysboxRunc {
+    seccomp: Replaced,
+}
+
 /// Rules that stand in place of those of the default level.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -202,6 +209,12 @@ impl From<Word> for Action {
 }
 
 impl Policy {
+    /// Of a sandbox that Sysbox makes: its filter, and what is covered in the bundle besides what Sysbox covers.
+    pub(crate) fn of_container() -> Result<Self, String> {
+        let covered = Self::load(Level::Default)?.masked;
+        Ok(Self { early: sysbox_runc()?, masked: covered, ..Self::load(Level::Sysbox)? })
+    }
+
     /// The built-in policy of a level. An error is a mistake in the data files, which the tests find.
     pub fn load(level: Level) -> Result<Self, String> {
         let proc: Proc = parse(include_str!("../data/proc.json"))?;
@@ -241,6 +254,33 @@ impl Policy {
             }
         }
     }
+
+    /// Of a jail: no capability, nothing of /proc or /sys. The program brings its own filter.
+    pub fn jail() -> Self {
+        let open = || Program::compile(&BTreeMap::new(), Action::Allow);
+        Self {
+            level: Level::Default,
+            masked: Vec::new(),
+            read_only: Vec::new(),
+            shown: Vec::new(),
+            shown_of_network: Vec::new(),
+            empty: Vec::new(),
+            capabilities: CapabilitySet::empty(),
+            early: open(),
+            late: open(),
+        }
+    }
+}
+
+/// The filter of a sandbox that Sysbox makes: that of `sysbox/native`, without what a keeper would answer. Sysbox takes
+/// the rules of a bundle's own filter apart (its list of allowed calls wins), so that the agent installs it.
+fn sysbox_runc() -> Result<Program, String> {
+    let (mut verdicts, _, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
+    let sysbox: Sysbox = parse(include_str!("../data/sysbox.json"))?;
+    let runc: SysboxRunc = parse(include_str!("../data/sysbox-runc.json"))?;
+    verdicts.extend(decided(sysbox.seccomp.rules)?);
+    verdicts.extend(decided(runc.seccomp.rules)?);
+    Ok(Program::compile(&verdicts, unknown))
 }
 
 fn paths(nodes: Vec<Node>) -> Vec<String> {
@@ -327,6 +367,7 @@ mod tests {
             assert!(policy.masked.iter().any(|path| path == "kcore"));
             assert!(policy.early.len() + policy.late.len() < 600);
         }
+        assert!(sysbox_runc().expect("data").len() < 600);
     }
 
     #[test]

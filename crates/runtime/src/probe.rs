@@ -27,7 +27,7 @@ pub fn probe(level: Level) -> Vec<Finding> {
     }
 }
 
-fn finding(name: &'static str, result: Result<String, String>, fix: &'static str) -> Finding {
+pub(crate) fn finding(name: &'static str, result: Result<String, String>, fix: &'static str) -> Finding {
     match result {
         Ok(detail) => Finding { name, ok: true, detail, fix: None },
         Err(detail) => Finding { name, ok: false, detail, fix: Some(fix) },

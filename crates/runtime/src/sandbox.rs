@@ -194,7 +194,7 @@ impl Sandbox {
     }
 }
 
-fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
+pub(crate) fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -213,15 +213,23 @@ pub(crate) fn sweep(shared: &Shared, keep: &[SandboxId]) -> Result<Swept> {
         slots::remove_patiently(&shared.cgroups, &slot);
         swept.slots += 1;
     }
+    let (containers, processes) = crate::oci::sweep(shared, keep)?;
+    swept.slots += containers;
+    swept.processes += processes;
     swept.directories = sweep_directories(shared, keep).doing(|| "sweep the run directory".to_owned())?;
     Ok(swept)
 }
 
 /// SIGKILL to every process in the slot, until there is none: a spawner of a dead daemon, inits, what inits started.
 fn end_all(shared: &Shared, slot: &str) -> std::result::Result<usize, ErrorKind> {
+    end_members(|| shared.cgroups.processes(slot))
+}
+
+/// The same for whatever `members` lists.
+pub(crate) fn end_members(members: impl Fn() -> std::io::Result<Vec<i32>>) -> std::result::Result<usize, ErrorKind> {
     let mut ended = 0;
     loop {
-        let pids = shared.cgroups.processes(slot)?;
+        let pids = members()?;
         if pids.is_empty() {
             return Ok(ended);
         }
@@ -229,7 +237,7 @@ fn end_all(shared: &Shared, slot: &str) -> std::result::Result<usize, ErrorKind>
             let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
             let Ok(pidfd) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
             // Its id could be another's since the list was read; a member now is the one that the descriptor names.
-            if shared.cgroups.processes(slot)?.contains(&pid) {
+            if members()?.contains(&pid) {
                 Process { pid, pidfd }.end()?;
                 ended += 1;
             }

@@ -15,6 +15,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
 use crate::ids::IdRanges;
 use crate::keepers::{self, Keepers};
+use crate::oci::{self, Container, ContainerRecord, OciRuntime, PreparedContainer};
 use crate::prepared::Prepared;
 use crate::recycler::{self, Job, Unmount};
 use crate::sandbox::{Sandbox, SandboxRecord};
@@ -32,6 +33,8 @@ pub struct SandboxesConfig {
     pub tag: String,
     /// The program that sandboxes run.
     pub agent: AgentBinary,
+    /// What makes containers, where those are asked for.
+    pub oci: OciRuntime,
 }
 
 /// What [`Sandboxes::sweep`] found and removed.
@@ -55,10 +58,16 @@ pub struct Sandboxes {
 /// Slots ready at any time: two, so that one can be made ready while the other is used.
 const WARM: usize = 2;
 
+/// Numbers the slots of this process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     run_dir: PathBuf,
-    agent: AgentBinary,
+    tag: String,
+    pub(crate) agent: AgentBinary,
+    oci: OciRuntime,
+    pub(crate) places: oci::Places,
     pub(crate) cgroups: Cgroups,
     pub(crate) layers: Layers,
     jobs: Mutex<Sender<Job>>,
@@ -68,7 +77,6 @@ pub(crate) struct Shared {
     ids: IdRanges,
     slots: Mutex<Slots>,
     boot: String,
-    next: AtomicU32,
 }
 
 /// The spawner that all others of a level are forked from.
@@ -115,7 +123,10 @@ impl Sandboxes {
         let shared = Arc::new(Shared {
             run_dir: config.run_dir,
             agent: config.agent,
+            oci: config.oci,
+            places: oci::Places::find(&config.tag)?,
             cgroups: Cgroups::open(&config.tag)?,
+            tag: config.tag,
             layers: Layers::default(),
             jobs: Mutex::new(sender),
             unmounts: Mutex::new(unmounts),
@@ -124,7 +135,6 @@ impl Sandboxes {
             ids: IdRanges::read().doing(|| "read the machine's user ids".to_owned())?,
             slots: Mutex::default(),
             boot: boot.trim().to_owned(),
-            next: AtomicU32::new(0),
         });
         let threads = vec![
             thread("garth-recycler", &shared, move |shared| recycler::recycle(shared, &jobs))?,
@@ -133,6 +143,10 @@ impl Sandboxes {
         ];
         shared.send(Job::Refill);
         Ok(Self { shared, threads })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Takes what a sandbox of this level will run in, made ahead where there is one.
@@ -153,6 +167,16 @@ impl Sandboxes {
             None => garth_kernel::netns::with_loopback(open_ports).doing(|| "make a network namespace".to_owned())?,
         };
         self.prepare(Level::Default)?.enter(id, plan, Some(&netns))
+    }
+
+    /// Makes what a sandbox of the OCI runtime will run in.
+    pub fn prepare_container(&self) -> Result<PreparedContainer> {
+        PreparedContainer::new(Arc::clone(&self.shared))
+    }
+
+    /// As [`Sandboxes::recover`], of a sandbox that the OCI runtime made.
+    pub fn recover_container(&self, id: SandboxId, record: &ContainerRecord) -> Result<Option<Container>> {
+        Container::recover(id, record, Arc::clone(&self.shared))
     }
 
     /// Finds a sandbox that an earlier daemon started. `None` when it is gone.
@@ -221,6 +245,9 @@ impl Drop for Sandboxes {
         let roots = std::mem::take(&mut *self.shared.roots());
         [roots.default, roots.mapped].into_iter().flatten().for_each(slots::reap);
         self.shared.cgroups.close();
+        self.shared.places.close();
+        // Empty once no container is left; else it stays.
+        let _ = fs::remove_dir(self.shared.program().state);
     }
 }
 
@@ -248,6 +275,15 @@ impl Shared {
 
     pub(crate) fn run_dir(&self) -> &std::path::Path {
         &self.run_dir
+    }
+
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// The OCI runtime's program, with the state that it keeps for this data directory.
+    pub(crate) fn program(&self) -> oci::Program {
+        oci::Program { program: self.oci.program.clone(), state: self.run_dir.join(".oci") }
     }
 
     pub(crate) fn boot(&self) -> &str {
@@ -306,13 +342,19 @@ impl Shared {
         }
     }
 
+    /// A name for a slot, which is this daemon's from now on.
+    pub(crate) fn name_slot(&self) -> String {
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        self.slots().known.insert(name.clone());
+        name
+    }
+
     fn create(&self, level: Level) -> Result<Slot> {
         let ids = match level {
             Level::Default => None,
             Level::Sysbox => Some(self.claim_ids()?),
         };
-        let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
-        self.slots().known.insert(name.clone());
+        let name = self.name_slot();
         let mut roots = self.roots();
         let spawner = self.root(&mut roots, level)?;
         Slot::create(spawner, &self.cgroups, name, ids)
@@ -350,18 +392,7 @@ impl Shared {
         }
         .doing(|| format!("make {}", directory.display()))?;
         init.directory = directory;
-        let order = Order {
-            machine: plan.machine,
-            hostname: plan.hostname.clone(),
-            usr: plan.usr.is_some(),
-            access: plan.access,
-            capabilities: plan.capabilities,
-            volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
-            resolv_conf: plan.resolv_conf.clone(),
-            hosts: plan.hosts.clone(),
-            agent: plan.agent.clone(),
-        };
-        init.order(&order, netns.map(AsFd::as_fd)).doing(|| "give the sandbox its order".to_owned())?;
+        init.order(&Order::of(plan), netns.map(AsFd::as_fd)).doing(|| "give the sandbox its order".to_owned())?;
         let owners = match &slot.keeper {
             Some(keeper) => Owners::Mapped { users: keeper.users.as_fd(), first: keeper.first },
             None => Owners::AsStored,

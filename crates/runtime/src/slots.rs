@@ -61,6 +61,12 @@ impl Process {
         }
     }
 
+    /// Takes the exit status of an ended child, so that it does not stay as a zombie.
+    pub(crate) fn reap(&self) {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         self.gone_within(Duration::ZERO).is_ok_and(|gone| !gone)
     }
@@ -82,7 +88,7 @@ impl Spawner {
     pub(crate) fn start(agent: &AgentBinary, cgroups: &Cgroups, level: Level) -> Result<Self> {
         let (ours, theirs) = Channel::pair().doing(|| "make a channel".to_owned())?;
         ours.set_patience(PATIENCE).doing(|| "make a channel".to_owned())?;
-        let process = exec(agent, theirs, level).doing(|| "start the spawner".to_owned())?;
+        let process = exec(agent, theirs, &["spawner", level.word()]).doing(|| "start the spawner".to_owned())?;
         let spawner = Self { process, channel: ours };
         if let Cgroups::V1(v1) = cgroups
             && let Some(devices) = v1.devices()
@@ -146,13 +152,13 @@ impl Spawner {
     }
 }
 
-/// The root spawner is the daemon's only child; it is waited for by [`reap`].
-fn exec(agent: &AgentBinary, channel: Channel, level: Level) -> std::result::Result<Process, ErrorKind> {
+/// Starts the agent binary in one of its modes. It is a child of the daemon and waited for by [`Process::reap`].
+pub(crate) fn exec(agent: &AgentBinary, channel: Channel, words: &[&str]) -> std::result::Result<Process, ErrorKind> {
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     let child = Command::new(format!("/proc/self/fd/{}", agent.0.as_raw_fd()))
         .arg0("garth-agent")
-        .args(["spawner", level.word()])
+        .args(words)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(channel)))
@@ -166,11 +172,11 @@ fn exec(agent: &AgentBinary, channel: Channel, level: Level) -> std::result::Res
 
 /// Takes the exit status of an ended root spawner, so that it does not stay as a zombie.
 pub(crate) fn reap(spawner: Spawner) {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
     let pidfd = rustix::io::fcntl_dupfd_cloexec(&spawner.process.pidfd, 0);
+    let pid = spawner.process.pid;
     spawner.close();
     if let Ok(pidfd) = pidfd {
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        Process { pid, pidfd }.reap();
     }
 }
 

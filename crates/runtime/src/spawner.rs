@@ -40,9 +40,14 @@ pub fn run<R>(level: Level, channel: OwnedFd, serve: impl FnOnce(Entered) -> R) 
         Child::Init(init) => become_sandbox(init.channel, init.listener, &policy),
         Child::Keeper(channel) => keeper::run(channel, &policy, &single),
     }?;
+    go_on(entered, &single, serve)
+}
+
+/// Process 1 of a finished sandbox becomes what it is to be: the agent, or the image's own init beside it.
+pub(crate) fn go_on<R>(entered: Entered, single: &SingleThreaded, serve: impl FnOnce(Entered) -> R) -> Option<R> {
     match &entered.config.init {
         None => Some(serve(entered)),
-        Some(init) => match namespace::fork(&single, Namespaces::NONE, None).ok()? {
+        Some(init) => match namespace::fork(single, Namespaces::NONE, None).ok()? {
             Fork::Child => Some(serve(entered)),
             Fork::Parent { .. } => become_init(init),
         },

@@ -10,6 +10,8 @@
 //! Paths without a leading `/` are in the *base*: a small tmpfs that is the root of the spawner's mount namespace and
 //! holds no mount of the host, with what is being made in `stage/` and the disk on `root/`.
 use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
@@ -97,6 +99,21 @@ pub enum Step {
     OwnSession,
     /// Children are waited for.
     WaitForChildren,
+    /// A network namespace with nothing in it.
+    OwnNetwork,
+    /// Shows a file or directory of the host at another place.
+    Expose {
+        /// What.
+        from: PathBuf,
+        /// Where; its directory is there.
+        at: String,
+        /// How.
+        flags: MountFlags,
+    },
+    /// Becomes this user and the group of the same number, without any other; with that, without capabilities.
+    BecomeUser(u32),
+    /// No program started from here gets more than this process has.
+    NoNewPrivileges,
     /// A limit that neither the init nor its children can raise.
     CoreLimit(u64),
     /// Writes into a file of a kernel file system.
@@ -106,8 +123,8 @@ pub enum Step {
         /// What.
         text: String,
     },
-    /// `/dev/null` as standard input, output and error.
-    NoStdio,
+    /// This null device as standard input, output and error.
+    NoStdio(&'static str),
     /// Takes all capabilities but the policy's out of reach of every future program.
     BoundCapabilities,
     /// Nobody without CAP_SYS_PTRACE can look into this process or dump its memory.
@@ -140,7 +157,7 @@ pub enum Step {
     Loosen(&'static str),
     /// The host name.
     Hostname(String),
-    /// A file of `/etc` of the disk, which need not be mounted.
+    /// A file of `/etc` of the disk, which need not be mounted; of this process's root where no disk came.
     Etc(Etc),
     /// The system call filter, but for what making sandboxes needs.
     EarlyFilter,
@@ -182,6 +199,7 @@ impl fmt::Display for Step {
         match self {
             Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
             Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
+            Self::Expose { from, at, .. } => write!(f, "show {} at {at}", from.display()),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
             Self::Volume { at, .. } => write!(f, "mount the volume at {at}"),
@@ -286,12 +304,12 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
     steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
     steps.extend(policy.masked.iter().cloned().map(Step::Mask));
     steps.extend(policy.read_only.iter().cloned().map(Step::ReadOnly));
-    steps.extend([Step::NoStdio, Step::BoundCapabilities]);
+    steps.extend([Step::NoStdio("stage/dev/null"), Step::BoundCapabilities]);
     steps
 }
 
 /// Above everything of the host, below the processes the agent starts.
-const INIT_OOM_SCORE_ADJ: i32 = 200;
+pub(crate) const INIT_OOM_SCORE_ADJ: i32 = 200;
 
 fn devices() -> Vec<Step> {
     let mut steps = device_nodes();
@@ -356,7 +374,8 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
 
 /// Files of the disk itself, whatever will be mounted on it.
 pub(crate) fn etc_steps(order: &Order) -> Vec<Step> {
-    etc(order).into_iter().map(Step::Etc).collect()
+    let files = etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts);
+    files.into_iter().map(Step::Etc).collect()
 }
 
 /// What is mounted when all else is: what can still be written of a read-only root, then the volumes.
@@ -385,14 +404,23 @@ fn of_agent(capabilities: u64) -> u64 {
     capabilities | AGENT
 }
 
-fn etc(order: &Order) -> Vec<Etc> {
-    let mut files = vec![Etc::Content { name: "hostname", content: format!("{}\n", order.hostname) }];
-    if let Some(content) = &order.resolv_conf {
-        files.push(Etc::Content { name: "resolv.conf", content: content.clone() });
+/// Process 1 of a container that an OCI runtime made becomes the agent.
+pub(crate) fn container_steps(order: &Order) -> Vec<Step> {
+    let mut steps = vec![Step::WaitForChildren, Step::NoStdio("/dev/null")];
+    steps.extend(etc_steps(order));
+    steps.extend([Step::EarlyFilter, Step::Undumpable, Step::CloseOthers]);
+    steps
+}
+
+/// What a start keeps right in `/etc`, at every level; [`Etc::keep`] does it.
+pub fn etc_files(hostname: &str, resolv_conf: Option<&str>, hosts: &[(IpAddr, String)]) -> Vec<Etc> {
+    let mut files = vec![Etc::Content { name: "hostname", content: format!("{hostname}\n") }];
+    if let Some(content) = resolv_conf {
+        files.push(Etc::Content { name: "resolv.conf", content: content.to_owned() });
     }
-    let localhost = [("127.0.0.1", "localhost"), ("::1", "localhost"), ("127.0.1.1", order.hostname.as_str())];
+    let localhost = [("127.0.0.1", "localhost"), ("::1", "localhost"), ("127.0.1.1", hostname)];
     let own = localhost.into_iter().map(|(address, name)| (address.to_owned(), name.to_owned()));
-    let asked = order.hosts.iter().map(|(address, name)| (address.to_string(), name.clone()));
+    let asked = hosts.iter().map(|(address, name)| (address.to_string(), name.clone()));
     files.push(Etc::Hosts(own.chain(asked).collect()));
     files
 }

@@ -71,9 +71,10 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Storage | ErrorKind::DiskMissing(_) => ErrorCode::StorageUnavailable,
         ErrorKind::Network => ErrorCode::NetworkUnavailable,
         ErrorKind::Image => ErrorCode::ImageRefused,
-        ErrorKind::Start | ErrorKind::Sandbox => ErrorCode::StartFailed,
+        ErrorKind::Guest => ErrorCode::SetupFailed,
+        ErrorKind::Start | ErrorKind::Sandbox | ErrorKind::Machine => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
-        ErrorKind::Pause => ErrorCode::PauseFailed,
+        ErrorKind::Pause | ErrorKind::Memory => ErrorCode::PauseFailed,
         ErrorKind::Agent => ErrorCode::AgentUnreachable,
         ErrorKind::Store
         | ErrorKind::StoreCorrupt { .. }
@@ -108,7 +109,8 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ErrorCode::StartFailed
+        ErrorCode::SetupFailed
+        | ErrorCode::StartFailed
         | ErrorCode::StopFailed
         | ErrorCode::PauseFailed
         | ErrorCode::StoreFailed

@@ -25,6 +25,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use garth_engine::GuestConfig;
 pub use openapi::openapi;
 pub use routes::doctor::probe as doctor;
 pub use serve::{ServeConfig, ServeError, run};

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as documented;
 
 use crate::failure::Failure;
-use crate::routes::{agent, doctor, hold, images, projects, verify, version};
+use crate::routes::{agent, doctor, hold, images, projects, setup, verify, version};
 use crate::{openapi, peer};
 
 /// What every handler can see.
@@ -42,6 +42,7 @@ pub(crate) fn documented() -> OpenApiRouter<App> {
         .routes(documented!(images::list, images::import))
         .routes(documented!(images::inspect, images::remove))
         .routes(documented!(doctor::doctor))
+        .routes(documented!(setup::microvm))
 }
 
 /// The whole server.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use garth_engine::{DataDir, Engine, EngineConfig};
+use garth_engine::{DataDir, Engine, EngineConfig, GuestConfig};
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::UnixListener;
@@ -24,6 +24,8 @@ pub struct ServeConfig {
     pub data_dir: PathBuf,
     /// Where it listens; `garth.sock` in the data directory when absent.
     pub socket: Option<PathBuf>,
+    /// How microVMs are run.
+    pub guests: GuestConfig,
     /// The agent's program.
     pub agent: &'static [u8],
     /// Where one line, `"ready"`, is written once it answers.
@@ -113,7 +115,7 @@ async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let data_dir = DataDir::lock(&config.data_dir)?;
     let path = config.socket.unwrap_or_else(|| data_dir.path().join("garth.sock"));
     let app_dir = data_dir.path().into();
-    let engine = Engine::open(EngineConfig { data_dir, agent: config.agent }).await?;
+    let engine = Engine::open(EngineConfig { data_dir, guests: config.guests, agent: config.agent }).await?;
     let listener = socket::listen(&path).map_err(|source| ServeError::Listen { path: path.clone(), source })?;
     let app = App { engine: engine.clone(), data_dir: app_dir, started_at };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

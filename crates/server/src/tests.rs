@@ -4,3 +4,4 @@ mod agent;
 mod bad_input;
 mod contract;
 mod scene;
+mod setup;

@@ -11,6 +11,7 @@
 
 mod agent;
 mod capability;
+mod guest;
 mod id;
 mod limits;
 mod name;
@@ -24,13 +25,17 @@ mod volume;
 
 pub use agent::AgentConfig;
 pub use capability::{Capabilities, Capability, UnknownCapability};
+pub use guest::{
+    GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestNetwork, GuestPower,
+    Hex, InvalidText, MacAddress, Prefixed,
+};
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
 pub use limits::{InvalidLimit, Limits};
 pub use name::{ImageName, InvalidName, ProjectName};
 pub use network::{Network, UnknownNetwork};
 pub use probe::{Observed, ProbeCall, ProbeReport, ProbeRequest, Try};
 pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
-pub use runtime::{Handler, Runtime, UnknownRuntime};
+pub use runtime::{Accel, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
 pub use state::{ProjectState, Transition, TransitionRefused};
 pub use volume::Volume;

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::volume::{MOST_VOLUMES, wrong_path, wrong_place};
-use crate::{Capabilities, ImageName, InvalidLimit, Limits, Network, Runtime, Volume};
+use crate::{Capabilities, Handler, ImageName, InvalidLimit, Limits, Network, Runtime, RuntimeChoice, Volume};
 
 /// What a user asks of a project. Everything but the image can be changed later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,8 +12,8 @@ use crate::{Capabilities, ImageName, InvalidLimit, Limits, Network, Runtime, Vol
 pub struct ProjectSpec {
     /// The image the disk begins as.
     pub image: ImageName,
-    /// How the sandbox is isolated.
-    pub runtime: Runtime,
+    /// How the sandbox is isolated, and what carries that out if it matters.
+    pub runtime: RuntimeChoice,
     /// The weakest runtime that it may ever have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Runtime>,
@@ -52,7 +52,7 @@ impl Default for ProjectSpec {
     fn default() -> Self {
         Self {
             image: ImageName::host(),
-            runtime: Runtime::default(),
+            runtime: RuntimeChoice::default(),
             at_least: None,
             limits: Limits::default(),
             network: Network::default(),
@@ -103,9 +103,14 @@ pub enum InvalidSpec {
     /// More volumes than a sandbox takes.
     #[error("a project has {MOST_VOLUMES} volumes at most")]
     ManyVolumes,
-    /// No volumes where nothing of the host can be mounted.
-    #[error("volumes need the runtime default or sysbox: a microVM mounts nothing of the host")]
-    VolumesNeedThisKernel,
+    /// What is to carry the runtime out cannot do this.
+    #[error("{handler} has no {option}: that needs default/native or sysbox/native")]
+    NotByHandler {
+        /// What was asked for.
+        option: &'static str,
+        /// What cannot do it.
+        handler: Handler,
+    },
 }
 
 impl ProjectSpec {
@@ -128,10 +133,13 @@ impl ProjectSpec {
         match &self.init {
             Some(init) if init.contains('\0') => return Err(InvalidSpec::Nul("init".to_owned())),
             Some(init) if !init.starts_with('/') => return Err(InvalidSpec::RelativeInit(init.clone())),
-            Some(init) if self.runtime != Runtime::Sysbox => return Err(InvalidSpec::InitNeedsSysbox(init.clone())),
+            Some(init) if self.runtime.runtime() != Runtime::Sysbox => {
+                return Err(InvalidSpec::InitNeedsSysbox(init.clone()));
+            }
             _ => {}
         }
         self.check_volumes()?;
+        self.check_choice()?;
         match &self.workdir {
             Some(dir) if !dir.starts_with('/') => Err(InvalidSpec::RelativeWorkdir(dir.clone())),
             _ => Ok(()),
@@ -140,12 +148,32 @@ impl ProjectSpec {
 }
 
 impl ProjectSpec {
+    /// Refuses what a handler cannot do: nothing that is asked for is left out in silence. A runtime's handlers differ, so
+    /// that this is also asked of the one that a start takes.
+    pub fn check_handler(&self, handler: Handler) -> Result<(), InvalidSpec> {
+        if matches!(handler, Handler::DefaultNative | Handler::SysboxNative) {
+            return Ok(());
+        }
+        let asked = [
+            ("volumes", !self.volumes.is_empty()),
+            ("read-only root", self.read_only),
+            ("choice of capabilities", !self.capabilities.are_the_levels()),
+        ];
+        match asked.into_iter().find(|(_, asked)| *asked) {
+            Some((option, _)) => Err(InvalidSpec::NotByHandler { option, handler }),
+            None => Ok(()),
+        }
+    }
+
+    /// That there is a handler that could do it, wherever it is installed.
+    fn check_choice(&self) -> Result<(), InvalidSpec> {
+        let checked = self.runtime.handlers().map(|handler| self.check_handler(handler));
+        checked.reduce(|first, next| first.or_else(|error| next.map_err(|_| error))).unwrap_or(Ok(()))
+    }
+
     fn check_volumes(&self) -> Result<(), InvalidSpec> {
         if self.volumes.len() > MOST_VOLUMES {
             return Err(InvalidSpec::ManyVolumes);
-        }
-        if self.runtime == Runtime::Microvm && !self.volumes.is_empty() {
-            return Err(InvalidSpec::VolumesNeedThisKernel);
         }
         for (place, volume) in &self.volumes {
             for (path, wrong) in [(place, wrong_place(place)), (&volume.host, wrong_path(&volume.host))] {

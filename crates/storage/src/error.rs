@@ -50,6 +50,9 @@ pub enum ErrorKind {
         /// What it wrote to stderr.
         output: String,
     },
+    /// Only the btrfs driver has this.
+    #[error("the pool has no btrfs, which disks of microVMs need")]
+    NeedsBtrfs,
     /// The kernel has no btrfs.
     #[error("this kernel has no btrfs")]
     NoBtrfs,
@@ -126,6 +129,7 @@ impl Error {
                 "check it with `btrfs check --readonly {0}`; to begin anew without its projects, move {0} away",
                 self.path.display()
             ),
+            ErrorKind::NeedsBtrfs => "use a new data directory on a machine with btrfs (modprobe btrfs)".to_owned(),
             ErrorKind::Busy => "stop the sandboxes that use it first".to_owned(),
             _ => return None,
         })

@@ -72,6 +72,19 @@ impl Layout {
         self.drafts().join(format!("disk-{id}"))
     }
 
+    /// Disks in guest form.
+    pub(crate) fn guests(&self) -> PathBuf {
+        self.root.join("guests")
+    }
+
+    pub(crate) fn guest(&self, id: ProjectId) -> PathBuf {
+        self.guests().join(id.to_string())
+    }
+
+    pub(crate) fn guest_draft(&self, id: ProjectId) -> PathBuf {
+        self.drafts().join(format!("guest-draft-{id}"))
+    }
+
     /// Where a tree that is to be deleted waits; outside of every list at once.
     pub(crate) fn doomed(&self, name: &str) -> PathBuf {
         self.drafts().join(format!("gone-{name}"))

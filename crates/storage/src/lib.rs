@@ -21,6 +21,7 @@
 mod btrfs;
 mod disk;
 mod error;
+mod guest;
 mod image;
 mod layout;
 mod overlay;
@@ -29,6 +30,7 @@ mod removal;
 
 pub use disk::{Disk, DiskRoot, DiskUsage, Root, UsrOverlay};
 pub use error::{Error, ErrorKind};
+pub use guest::{GuestContents, GuestDisk, GuestDraft};
 pub use image::{Image, ImageDraft, ImageMeta, UsrSource};
 pub use pool::{Driver, DriverChoice, Maintained, Pool, PoolOptions, PoolUsage, Swept};
 pub use removal::remove_tree_at;

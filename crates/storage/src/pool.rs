@@ -230,6 +230,26 @@ impl Pool {
             .ok_or_else(|| Error::new(ErrorKind::DiskMissing(project), "create disk", &PathBuf::new()))
     }
 
+    /// Puts an empty tree in the place of the project's, in one step: its files are elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NeedsBtrfs`] on a pool without.
+    pub fn empty_disk(&self, disk: &Disk, limit: ByteSize) -> Result<Disk, Error> {
+        let Backing::Btrfs(btrfs) = &self.inner.backing else {
+            return Err(Error::new(ErrorKind::NeedsBtrfs, "empty disk", disk.path()));
+        };
+        btrfs.empty_disk(disk, limit)?;
+        Ok(disk.clone())
+    }
+
+    /// Refuses when the host's disk is all but full.
+    pub(crate) fn make_room(&self) -> Result<(), Error> {
+        match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.make_room(),
+            Backing::Overlay(_) => Ok(()),
+        }
+    }
+
     /// The project's disk, if it has one.
     pub fn disk(&self, project: ProjectId) -> Result<Option<Disk>, Error> {
         self.disk_at(project, self.layout().disk(project))
@@ -324,7 +344,7 @@ impl Pool {
         }
     }
 
-    fn layout(&self) -> &Layout {
+    pub(crate) fn layout(&self) -> &Layout {
         &self.inner.layout
     }
 
@@ -354,7 +374,7 @@ impl Pool {
     }
 
     /// Takes a tree out of sight in one step, then deletes it.
-    fn discard(&self, path: &Path, name: &str) -> Result<(), Error> {
+    pub(crate) fn discard(&self, path: &Path, name: &str) -> Result<(), Error> {
         let doomed = self.layout().doomed(name);
         self.remove_tree(&doomed)?;
         match fs::rename(path, &doomed) {
@@ -416,7 +436,7 @@ fn choose(data_dir: &Path, root: &Path, choice: DriverChoice) -> Result<Chosen, 
 }
 
 /// A directory that only root can enter: images hold set-user-id programs that users of the host must not reach.
-fn make_private_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn make_private_dir(path: &Path) -> Result<(), Error> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         other => other.at("make directory", path)?,
@@ -428,7 +448,7 @@ fn make_private_dir(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn sync_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
     fs::File::open(path).and_then(|dir| dir.sync_all()).at("sync directory", path)
 }
 

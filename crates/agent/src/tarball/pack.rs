@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header, HeaderMode};
 
-use super::XATTR;
-
-/// The largest extended attribute, and list of their names (XATTR_SIZE_MAX, XATTR_LIST_MAX; linux/limits.h).
-const LARGEST_XATTR: usize = 64 << 10;
+use crate::xattrs::{self, Xattrs};
 
 /// What to pack, and the name it has in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +25,7 @@ pub struct Top {
 pub fn pack(top: Top, out: impl Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
     builder.mode(HeaderMode::Complete);
-    let room = || vec![0; LARGEST_XATTR];
-    let mut packer = Packer { builder, links: HashMap::new(), names: room(), value: room() };
+    let mut packer = Packer { builder, links: HashMap::new(), xattrs: Xattrs::new() };
     // A stack, not recursion: the depth is the sandbox's choice.
     let mut waiting = vec![top];
     while let Some(Top { path, name }) = waiting.pop() {
@@ -61,9 +57,7 @@ struct Packer<W: Write> {
     builder: Builder<W>,
     /// Files with several names, by device and inode, and the first of the names.
     links: HashMap<(u64, u64), PathBuf>,
-    /// Room for the names of a file's extended attributes, and for one value.
-    names: Vec<u8>,
-    value: Vec<u8>,
+    xattrs: Xattrs,
 }
 
 impl<W: Write> Packer<W> {
@@ -111,18 +105,11 @@ impl<W: Write> Packer<W> {
         self.builder.append_data(&mut header, name, Exactly { file, left: metadata.len() })
     }
 
-    /// A file without any costs one call.
+    /// Those that can be read and have a name that is text.
     fn add_xattrs(&mut self, path: &Path) -> io::Result<()> {
-        let count = rustix::fs::llistxattr(path, &mut self.names[..]).unwrap_or(0);
-        let mut records = Vec::new();
-        for name in self.names[..count].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
-            if name.is_empty() {
-                continue;
-            }
-            // It may have gone since.
-            let Ok(length) = rustix::fs::lgetxattr(path, name, &mut self.value[..]) else { continue };
-            records.push((format!("{XATTR}{name}"), self.value[..length].to_vec()));
-        }
+        let found = self.xattrs.of(path).unwrap_or_default();
+        let record = |(name, value)| Some((format!("{}{}", xattrs::RECORD, String::from_utf8(name).ok()?), value));
+        let records: Vec<(String, Vec<u8>)> = found.into_iter().filter_map(record).collect();
         if records.is_empty() {
             return Ok(());
         }

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, XattrFlags};
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
-use super::XATTR;
+use crate::facts::Facts;
 use crate::refusal::{Kind, Refusal};
 use crate::transfer::PIECE;
+use crate::xattrs;
 
 /// Unpacks into the existing directory `target`. Owners, modes, times, hard links, extended attributes and holes come
 /// out as they went in, as far as the kernel lets this process.
@@ -44,15 +45,6 @@ struct Unpacker {
     parent: Option<(PathBuf, OwnedFd)>,
     /// Modes and times of directories, which change while files are put in: set at the end.
     directories: Vec<(PathBuf, Facts)>,
-}
-
-/// What a header says of its file.
-#[derive(Debug, Clone, Copy)]
-struct Facts {
-    mode: Mode,
-    uid: Uid,
-    gid: Gid,
-    seconds: i64,
 }
 
 /// Where an entry goes.
@@ -192,10 +184,13 @@ fn facts(entry: &Entry<'_, impl Read>) -> Result<Facts, Refusal> {
             .ok_or_else(|| Refusal::invalid("an owner is out of range"))
     };
     Ok(Facts {
-        mode: Mode::from_raw_mode(header.mode().map_err(|error| broken(&error))? & 0o7777),
-        uid: Uid::from_raw(number(header.uid())?),
-        gid: Gid::from_raw(number(header.gid())?),
-        seconds: header.mtime().map_err(|error| broken(&error))?.try_into().unwrap_or(0),
+        mode: header.mode().map_err(|error| broken(&error))? & 0o7777,
+        uid: number(header.uid())?,
+        gid: number(header.gid())?,
+        modified: Timespec {
+            tv_sec: header.mtime().map_err(|error| broken(&error))?.try_into().unwrap_or(0),
+            tv_nsec: 0,
+        },
     })
 }
 
@@ -293,23 +288,16 @@ fn fill(file: &mut File, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
     }
 }
 
-/// Owner first: changing it clears set-user-id bits (chown(2)).
 fn dress(fd: impl AsFd, facts: Facts) -> Result<(), Errno> {
-    rustix::fs::fchown(&fd, Some(facts.uid), Some(facts.gid))?;
-    rustix::fs::fchmod(&fd, facts.mode)?;
-    rustix::fs::futimens(&fd, &times(facts))
-}
-
-fn times(facts: Facts) -> Timestamps {
-    let time = Timespec { tv_sec: facts.seconds, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
+    facts.own(&fd)?;
+    facts.dress(&fd)
 }
 
 /// What this filesystem or this process's privileges do not allow is left out.
 fn set_xattrs(entry: &mut Entry<'_, impl Read>, fd: impl AsFd) {
     let Ok(Some(extensions)) = entry.pax_extensions() else { return };
     for extension in extensions.flatten() {
-        if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR)) {
+        if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(xattrs::RECORD)) {
             let _ = rustix::fs::fsetxattr(&fd, name, extension.value_bytes(), XattrFlags::empty());
         }
     }
@@ -326,7 +314,7 @@ fn symlink_at(place: &Place<'_>, entry: &Entry<'_, impl Read>, facts: Facts) -> 
 
 fn fifo_at(place: &Place<'_>, facts: Facts) -> Result<(), Refusal> {
     remove(place)?;
-    let made = rustix::fs::mknodat(&place.directory, place.name, FileType::Fifo, facts.mode, 0);
+    let made = rustix::fs::mknodat(&place.directory, place.name, FileType::Fifo, Mode::from_raw_mode(facts.mode), 0);
     made.map_err(|error| place.refused(error))?;
     dress_name(place, facts)
 }
@@ -334,9 +322,8 @@ fn fifo_at(place: &Place<'_>, facts: Facts) -> Result<(), Refusal> {
 /// For what cannot be opened without consequences.
 fn dress_name(place: &Place<'_>, facts: Facts) -> Result<(), Refusal> {
     let (directory, name) = (&place.directory, place.name);
-    rustix::fs::chownat(directory, name, Some(facts.uid), Some(facts.gid), AtFlags::SYMLINK_NOFOLLOW)
-        .and_then(|()| rustix::fs::utimensat(directory, name, &times(facts), AtFlags::SYMLINK_NOFOLLOW))
-        .map_err(|error| place.refused(error))
+    let dressed = facts.own_name(directory, name).and_then(|()| facts.date_name(directory, name));
+    dressed.map_err(|error| place.refused(error))
 }
 
 /// Makes way for a link or FIFO; a directory does not give way.

@@ -11,26 +11,12 @@ use garth_protocol::filesystem::{
     CreateWatcherRequest, EventType, FileType, GetWatcherEventsRequest, ListDirRequest, MakeDirRequest, MoveRequest,
     RemoveRequest, RemoveWatcherRequest, StatRequest, WatchDirRequest,
 };
-use http::{HeaderMap, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 
+use crate::http::{Answer, http, message};
 use crate::support::{Agent, Socket, is_root, resident, soon};
 use connectrpc::client::ClientTransport;
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-async fn http(agent: &Agent, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
-    let request = request.body(body).expect("request");
-    let response = soon(Socket(agent.socket()).send(request)).await.expect("answer");
-    let (head, body) = response.into_parts();
-    let body = soon(body.collect()).await.expect("body").to_bytes();
-    Answer { status: head.status, headers: head.headers, body }
-}
 
 async fn get(agent: &Agent, path: &Path) -> Answer {
     http(agent, Request::get(format!("/files?path={}", path.display())), Bytes::new()).await
@@ -39,12 +25,6 @@ async fn get(agent: &Agent, path: &Path) -> Answer {
 async fn post(agent: &Agent, path: &Path, data: impl Into<Bytes>) -> Answer {
     let request = Request::post(format!("/files?path={}", path.display()));
     http(agent, request.header("content-type", "application/octet-stream"), data).await
-}
-
-fn message(answer: &Answer) -> String {
-    let json: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
-    assert_eq!(json["code"], answer.status.as_u16());
-    json["message"].as_str().expect("a message").to_owned()
 }
 
 #[tokio::test]

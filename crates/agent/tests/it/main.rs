@@ -2,7 +2,10 @@
 
 mod envd;
 mod files;
+mod http;
 mod init;
+mod kvm;
+mod moves;
 mod probe;
 mod processes;
 mod running;

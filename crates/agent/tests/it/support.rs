@@ -67,11 +67,26 @@ impl Agent {
         agent
     }
 
+    /// In a mount namespace of its own, after `script` was run there. What it has there is below `seen`.
+    pub async fn start_after(script: &str) -> Self {
+        let mut unshare = Command::new("unshare");
+        let script = format!("set -e\n{script}\nexec \"$0\" \"$@\"");
+        unshare.args(["--mount", "--propagation", "private", "--", "sh", "-c", &script]);
+        unshare.arg(env!("CARGO_BIN_EXE_garth-agent"));
+        Self::start_by(unshare, tempfile::tempdir().expect("temporary directory"), "{}").await
+    }
+
+    /// Where its `path` is for this process.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        let inside = path.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(self.pid().to_string()).join("root").join(inside)
+    }
+
     pub async fn start_in(directory: tempfile::TempDir, config: &str) -> Self {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_garth-agent")), directory, config).await
     }
 
-    async fn start_by(mut command: Command, directory: tempfile::TempDir, config: &str) -> Self {
+    pub async fn start_by(mut command: Command, directory: tempfile::TempDir, config: &str) -> Self {
         let path = |name: &str| directory.path().join(name);
         let mut fields = serde_json::json!({
             "env": [], "user": "root", "workdir": "/", "no_new_privs": false, "output_ring": 1 << 20

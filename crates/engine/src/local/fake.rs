@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use garth_spec::{
-    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, Runtime, SandboxId,
+    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, 
 use crate::agent::Agent;
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
+use crate::guest::{GuestReport, KernelSource, Progress, Step};
 use crate::images::{ImageEntry, ImageFormat};
 
 /// What there is.
@@ -52,6 +53,10 @@ pub(crate) struct FakeSandbox {
 }
 
 const HOST_IMAGE: ImageId = ImageId::from_bits(1);
+
+fn leased(record: Option<LeaseRecord>, addresses: Option<Addresses>) -> Lease {
+    Lease { prepared: None, netns: None, record, addresses, tap: None, link: None, resolv_conf: None }
+}
 
 impl Fake {
     /// The host whose state this file holds.
@@ -171,10 +176,12 @@ impl Fake {
     }
 
     /// The default runtime alone.
-    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        match runtime {
-            Runtime::Default => Ok(Handler::DefaultNative),
-            _ => Err(ErrorKind::RuntimeUnavailable { runtime, missing: "this host is a fake".to_owned() }.into()),
+    pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        match choice.handlers().find(|handler| *handler == Handler::DefaultNative) {
+            Some(handler) => Ok(handler),
+            None => {
+                Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing: "this host is a fake".to_owned() }.into())
+            }
         }
     }
 
@@ -182,13 +189,13 @@ impl Fake {
         Ok(())
     }
 
-    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        if spec.network == Network::None {
-            return Ok(Lease { prepared: None, netns: None, record: None, addresses: None, resolv_conf: None });
+    pub(super) fn lease(&self, id: SandboxId, _: Handler, network: Network) -> Result<Lease, Error> {
+        if network == Network::None {
+            return Ok(leased(None, None));
         }
         self.act("lease", |world| world.leases.insert(id).then_some(()).ok_or_else(|| format!("two leases for {id}")))?;
         let addresses = Some(Addresses { ipv4: Ipv4Addr::new(192, 0, 2, 1), ipv6: None });
-        Ok(Lease { prepared: None, netns: None, record: Some(LeaseRecord::Fake(id)), addresses, resolv_conf: None })
+        Ok(leased(Some(LeaseRecord::Fake(id)), addresses))
     }
 
     pub(super) fn prepare_network(&self) {}
@@ -201,6 +208,11 @@ impl Fake {
             world.leases.remove(&id);
             Ok(())
         })
+    }
+
+    /// Nothing here is ever saved.
+    pub(super) fn wake(&self, _: Order<'_>) -> Result<Live, Error> {
+        Err(ErrorKind::Sandbox.into())
     }
 
     pub(super) fn start(self: &Arc<Self>, order: Order<'_>) -> Result<Live, Error> {
@@ -250,9 +262,30 @@ impl Fake {
         Ok(())
     }
 
+    /// A kernel of the user's is refused, so that tests see a setup fail.
+    pub(super) fn setup_microvm(
+        &self,
+        kernel: KernelSource,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<GuestReport, Error> {
+        for done in [0, 10] {
+            progress(Progress { step: Step::Download, done, total: 10 });
+        }
+        match kernel {
+            KernelSource::Distribution => Ok(GuestReport {
+                release: "6.12".to_owned(),
+                source: vec!["linux-image 6.12-1".to_owned()],
+                directory: self.path.with_file_name("guest"),
+                lacking: Vec::new(),
+            }),
+            KernelSource::File { kernel, .. } => {
+                Err(Error::because(ErrorKind::Guest, format!("{} is no kernel", kernel.display())).hint("another"))
+            }
+        }
+    }
+
     pub(super) fn findings(&self) -> Findings {
-        let runtimes = [Runtime::Default, Runtime::Sysbox, Runtime::Microvm];
-        Findings { runtimes: runtimes.map(|runtime| (runtime, Vec::new())).into(), ..Findings::default() }
+        Findings { runtimes: Handler::ALL.map(|handler| (handler, Vec::new())).into(), ..Findings::default() }
     }
 
     pub(super) fn close(&self, _: usize) -> Result<(), Error> {

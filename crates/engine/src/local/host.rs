@@ -1,6 +1,8 @@
 //! This host: the crates that touch it, called with what a project asks for.
 
 mod failure;
+mod guest;
+mod machine;
 mod order;
 mod sandbox;
 
@@ -13,18 +15,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
-use garth_runtime::{AgentBinary, Level, Prepared, Sandboxes, SandboxesConfig};
-use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, SandboxId};
-use garth_storage::{Disk, Driver, ImageMeta, Pool, PoolOptions};
+use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
+use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, RuntimeChoice, SandboxId};
+use garth_storage::{Disk, Driver, GuestContents, GuestDisk, GuestDraft, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
-use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, Stored};
-use crate::doctor::{Finding, Findings};
+use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, Prepared, SandboxRecord, Stored};
+use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
+use crate::guest::GuestConfig;
 use crate::images::{ImageEntry, ImageFormat};
-use crate::project::random_bits;
+use crate::project::{Project, random_bits};
 use failure::Explain as _;
+pub(crate) use machine::MachineRecord;
 pub(crate) use sandbox::HostSandbox;
+use sandbox::Running;
 
 /// How long the built-in image is taken to be up to date: reading the machine's `/etc` takes milliseconds.
 const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
@@ -33,6 +38,7 @@ const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct HostConfig {
     pub(crate) data_dir: PathBuf,
+    pub(crate) guests: GuestConfig,
     pub(crate) agent: &'static [u8],
 }
 
@@ -40,6 +46,8 @@ pub(crate) struct HostConfig {
 #[derive(Debug)]
 pub(crate) struct Host {
     data_dir: PathBuf,
+    guests: GuestConfig,
+    agent: &'static [u8],
     /// Opened again when it could not be: what it lacks may have been installed.
     pool: Mutex<Option<Pool>>,
     network: garth_network::Network,
@@ -47,6 +55,8 @@ pub(crate) struct Host {
     /// Gone once the host is closed.
     sandboxes: RwLock<Option<Arc<Sandboxes>>>,
     host_image: Mutex<Option<(ImageId, Instant)>>,
+    /// Held while the files of guests are made.
+    setup: Mutex<()>,
 }
 
 impl Host {
@@ -54,25 +64,33 @@ impl Host {
     pub(crate) fn open(config: HostConfig) -> Result<Self, Error> {
         let data_dir = config.data_dir;
         let refuse = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("agent");
-        let agent = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
+        let binary = AgentBinary::from_bytes(config.agent).map_err(refuse)?;
         let tag = tag(&data_dir);
         tracing::info!(tag, data_dir = %data_dir.display(), "what is ours on this host has this tag in its name");
         let network = garth_network::Network::open(NetworkConfig::new(&data_dir, tag.as_str())).explain()?;
-        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent };
+        let oci = OciRuntime::sysbox();
+        let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent: binary, oci };
         let sandboxes = Sandboxes::open(sandboxes).explain();
         let sandboxes = sandboxes.map_err(|error| error.doing(|| "cannot prepare for sandboxes".to_owned()))?;
         let host = Self {
             data_dir,
+            guests: config.guests,
+            agent: config.agent,
             pool: Mutex::default(),
             network,
             prepared: false.into(),
             sandboxes: RwLock::new(Some(Arc::new(sandboxes))),
             host_image: Mutex::default(),
+            setup: Mutex::default(),
         };
         if let Err(error) = host.pool() {
             tracing::error!(error = error.chain(), hint = error.suggestion(), "there is no pool of disks");
         }
         Ok(host)
+    }
+
+    fn here(&self) -> Here<'_> {
+        Here { agent: self.agent, guests: &self.guests }
     }
 
     fn pool(&self) -> Result<Pool, Error> {
@@ -143,7 +161,8 @@ impl Host {
     }
 
     pub(super) fn remove_disk(&self, project: ProjectId) -> Result<(), Error> {
-        self.pool()?.remove_disk(project).explain()
+        let pool = self.pool()?;
+        pool.remove_guest_disk(project).and_then(|()| pool.remove_disk(project)).explain()
     }
 
     pub(super) fn disks(&self) -> Result<Vec<(ProjectId, ImageId)>, Error> {
@@ -160,8 +179,15 @@ impl Host {
     }
 
     pub(super) fn disk_use(&self, project: ProjectId) -> Result<DiskUse, Error> {
-        let usage = self.disk(project)?.usage().explain()?;
+        let usage = match self.pool()?.guest_disk(project) {
+            Some(disk) => disk.usage().explain()?,
+            None => self.disk(project)?.usage().explain()?,
+        };
         Ok(DiskUse { used: usage.used, limit: usage.limit })
+    }
+
+    pub(super) fn has_memory(&self, project: ProjectId) -> bool {
+        self.pool().ok().and_then(|pool| pool.guest_disk(project)).is_some_and(|disk| disk.memory().exists())
     }
 
     pub(super) fn has_quotas(&self) -> bool {
@@ -176,14 +202,8 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn handler(&self, runtime: Runtime) -> Result<Handler, Error> {
-        match crate::doctor::missing(runtime) {
-            None => Ok(match runtime {
-                Runtime::Sysbox => Handler::SysboxNative,
-                Runtime::Default | Runtime::Microvm => Handler::DefaultNative,
-            }),
-            Some(missing) => Err(ErrorKind::RuntimeUnavailable { runtime, missing }.into()),
-        }
+    pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
+        crate::doctor::handler(choice, &self.here())
     }
 
     /// Whether this host has, and shows, what the spec names of it.
@@ -193,10 +213,20 @@ impl Host {
         capabilities(spec).map(drop)
     }
 
-    pub(super) fn lease(&self, id: SandboxId, spec: &ProjectSpec) -> Result<Lease, Error> {
-        match spec.runtime {
-            Runtime::Sysbox => self.lease_mapped(id, spec.network),
-            Runtime::Default | Runtime::Microvm => self.lease_plain(id, spec.network),
+    pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
+        match handler {
+            Handler::DefaultNative => self.lease_plain(id, network),
+            Handler::SysboxNative => {
+                let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
+                self.lease_owned(id, Prepared::Native(prepared), network)
+            }
+            Handler::SysboxRunc => {
+                let prepared = self.sandboxes()?.prepare_container().explain()?;
+                self.lease_owned(id, Prepared::Container(prepared), network)
+            }
+            Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
+                self.lease_tapped(id, network)
+            }
         }
     }
 
@@ -210,9 +240,21 @@ impl Host {
         }
     }
 
+    /// A machine gets the wire's end itself, and has no namespace to enter.
+    fn lease_tapped(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
+        match network {
+            Network::None => Ok(unconnected(None, None)),
+            Network::Internet => {
+                let lease = self.network.lease(id).explain()?;
+                let (tap, link) = (lease.tap().explain(), lease.link);
+                let tap = tap.inspect_err(|_| self.network.release(id))?;
+                Ok(Lease { tap: Some(tap), link: Some(link), ..connected(lease, None) })
+            }
+        }
+    }
+
     /// The network namespace belongs to the sandbox's users, so it is there before the network is.
-    fn lease_mapped(&self, id: SandboxId, network: Network) -> Result<Lease, Error> {
-        let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
+    fn lease_owned(&self, id: SandboxId, prepared: Prepared, network: Network) -> Result<Lease, Error> {
         let missing = || Error::because(ErrorKind::Start, "the sandbox has no network namespace").step("network");
         let netns = prepared.netns().ok_or_else(missing)?;
         match network {
@@ -247,13 +289,40 @@ impl Host {
     pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
         let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
+        let handler = order.project.sandbox.as_ref().map(|entry| entry.handler);
+        if let Some(handler) = handler.filter(|handler| handler.runtime() == Runtime::Microvm) {
+            let guest = self.guest_disk(order.project, &disk).map_err(|error| error.step("disk"))?;
+            return self.start_machine(order, handler, &guest);
+        }
         let plan = order::plan(&order, &disk, &self.data_dir, capabilities(&order.project.spec)?);
         let Lease { prepared, netns, .. } = order.lease;
-        let sandbox = match prepared {
-            Some(prepared) => prepared.start(order.id, &plan),
-            None => sandboxes.start(order.id, &plan, netns),
+        let running = match prepared {
+            Some(Prepared::Native(prepared)) => Running::Native(prepared.start(order.id, &plan).explain()?),
+            Some(Prepared::Container(prepared)) => Running::Container(prepared.start(order.id, &plan).explain()?),
+            None => Running::Native(sandboxes.start(order.id, &plan, netns).explain()?),
         };
-        HostSandbox::adopt(sandboxes, sandbox.explain()?)
+        HostSandbox::adopt(sandboxes, running)
+    }
+
+    /// The machine's `/usr` as guests mount it.
+    fn usr_image(&self) -> Result<PathBuf, Error> {
+        garth_image::host::usr(&self.guests.cache_dir).explain().map_err(|error| error.step("copy /usr for guests"))
+    }
+
+    /// The project's disk in guest form; of one that never ran, made now.
+    fn guest_disk(&self, project: &Project, disk: &Disk) -> Result<GuestDisk, Error> {
+        let pool = self.pool()?;
+        let limit = project.spec.limits.disk;
+        if let Some(found) = pool.guest_disk(project.id) {
+            let known = found.usage().explain()?.limit;
+            if known.is_some_and(|known| known < limit) {
+                found.grow(limit).explain()?;
+            }
+            return Ok(found);
+        }
+        let made = pool.draft_guest_disk(disk, limit, GuestContents::Tree).and_then(GuestDraft::publish).explain()?;
+        pool.empty_disk(disk, limit).explain()?;
+        Ok(made)
     }
 
     pub(super) fn recover(
@@ -263,18 +332,18 @@ impl Host {
         lease: Option<&LeaseRecord>,
     ) -> Result<Option<Live>, Error> {
         let sandboxes = self.sandboxes()?;
-        let (record, lease) = match (record, lease) {
-            (SandboxRecord::Host(record), None) => (record, None),
-            (SandboxRecord::Host(record), Some(LeaseRecord::Host(lease))) => (record, Some(lease)),
+        let lease = match lease {
+            None => None,
+            Some(LeaseRecord::Host(lease)) => Some(lease),
             #[cfg(any(test, feature = "fake"))]
-            _ => return Ok(None),
+            Some(LeaseRecord::Fake(_)) => return Ok(None),
         };
-        let Some(sandbox) = sandboxes.recover(id, record).explain()? else { return Ok(None) };
+        let Some(sandbox) = Running::recover(&sandboxes, id, record)? else { return Ok(None) };
         if let Some(lease) = lease
             && !self.network.recover(id, lease).explain()?
         {
             // Its wire went without it: what is left of it is ended by the sweep that follows.
-            sandbox.destroy().explain()?;
+            sandbox.destroy()?;
             return Ok(None);
         }
         HostSandbox::adopt(sandboxes, sandbox).map(Some)
@@ -302,7 +371,7 @@ impl Host {
 
     pub(super) fn findings(&self) -> Findings {
         let pool = self.pool().map(|pool| (format!("{:?}", pool.driver()).to_lowercase(), pool.warnings().to_vec()));
-        let mut findings = crate::doctor::probe();
+        let mut findings = crate::doctor::probe(&self.here());
         findings.storage.insert(
             0,
             match pool {
@@ -337,18 +406,19 @@ fn capabilities(spec: &ProjectSpec) -> Result<Option<u64>, Error> {
     if spec.capabilities.are_the_levels() {
         return Ok(None);
     }
-    let level = match spec.runtime {
+    let runtime = spec.runtime.runtime();
+    let level = match runtime {
         Runtime::Sysbox => Level::Sysbox,
         Runtime::Default | Runtime::Microvm => Level::Default,
     };
     let level = level.capabilities().map_err(|error| Error::because(ErrorKind::Start, error))?;
-    let beyond = |capability| ErrorKind::CapabilityBeyondLevel { capability, runtime: spec.runtime };
+    let beyond = |capability| ErrorKind::CapabilityBeyondLevel { capability, runtime };
     Ok(Some(spec.capabilities.of(level).map_err(beyond)?))
 }
 
 /// A lease of nothing but loopback.
 fn unconnected(netns: Option<OwnedFd>, prepared: Option<Prepared>) -> Lease {
-    Lease { prepared, netns, record: None, addresses: None, resolv_conf: None }
+    Lease { prepared, netns, record: None, addresses: None, tap: None, link: None, resolv_conf: None }
 }
 
 fn connected(lease: garth_network::Lease, prepared: Option<Prepared>) -> Lease {
@@ -357,6 +427,8 @@ fn connected(lease: garth_network::Lease, prepared: Option<Prepared>) -> Lease {
         addresses: Some(Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
         resolv_conf: Some(format!("nameserver {}\n", lease.nameserver)),
         netns: Some(lease.netns),
+        tap: None,
+        link: None,
         prepared,
     }
 }

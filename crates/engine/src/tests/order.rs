@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use garth_spec::{Limits, ProjectSpec, ProjectState, Runtime};
+use garth_spec::{Limits, ProjectSpec, ProjectState, Runtime, RuntimeChoice};
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
@@ -164,16 +164,16 @@ async fn who_comes_after_a_removal_is_refused_by_its_kind() {
 #[tokio::test]
 async fn a_runtime_that_is_missing_is_never_replaced() {
     let (_dir, scene) = scene().await;
-    for runtime in [Runtime::Sysbox, Runtime::Microvm] {
+    for runtime in RuntimeChoice::all().filter(|choice| choice.runtime() > Runtime::Default) {
         let spec = ProjectSpec { runtime, ..ProjectSpec::default() };
         let error = scene.engine.create(NewProject { spec, ..NewProject::default() }).await.expect_err("missing");
         assert!(matches!(error.kind(), ErrorKind::RuntimeUnavailable { .. }), "{error}");
     }
     scene.create("web").await.expect("create");
-    let change = |spec: &ProjectSpec| ProjectSpec { runtime: Runtime::Microvm, ..spec.clone() };
+    let change = |spec: &ProjectSpec| ProjectSpec { runtime: Runtime::Microvm.into(), ..spec.clone() };
     let error = scene.engine.change(&named("web"), change).await.expect_err("missing");
     assert!(matches!(error.kind(), ErrorKind::RuntimeUnavailable { .. }), "{error}");
-    assert_eq!(scene.engine.list()[0].spec.runtime, Runtime::Default);
+    assert_eq!(scene.engine.list()[0].spec.runtime, Runtime::Default.into());
 }
 
 #[tokio::test]

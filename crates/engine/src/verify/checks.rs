@@ -6,7 +6,7 @@ use garth_spec::{Network, ProbeCall, Try};
 
 use super::Subject;
 use super::judge::{self, Evidence, Verdict};
-use super::level::Users;
+use super::level::{Expect, Users};
 
 /// One check.
 #[derive(Debug, Clone)]
@@ -138,16 +138,13 @@ fn processes(subject: &Subject) -> Vec<Check> {
     init.extend(paths(Try::Entries, &["/proc/1/root/", "/proc/1/map_files"]));
     init.extend(paths(Try::Read, &["/proc/1/environ", "/proc/1/mem"]));
     init.extend(paths(Try::OpenForWrite, &["/proc/1/exe", "/proc/1/mem"]));
-    vec![
-        check("processes", "only its own processes are seen and signalled", hosts, judge::processes),
-        check("init", "its init cannot be looked into or changed", init, judge::refused_or_empty),
-        check(
-            "descriptors",
-            "no descriptor of the host is open",
-            paths(Try::Entries, &["/proc/self/fd"]),
-            judge::descriptors,
-        ),
-    ]
+    let mut checks = vec![check("processes", "only its own processes are seen and signalled", hosts, judge::processes)];
+    if subject.level.init == Expect::Refused {
+        checks.push(check("init", "its init cannot be looked into or changed", init, judge::refused_or_empty));
+    }
+    let descriptors = paths(Try::Entries, &["/proc/self/fd"]);
+    checks.push(check("descriptors", "no descriptor of the host is open", descriptors, judge::descriptors));
+    checks
 }
 
 /// The metadata services of clouds.

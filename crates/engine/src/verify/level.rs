@@ -1,7 +1,7 @@
 //! What each level has to show. Written down apart from the code that makes sandboxes, so that a mistake there is seen
 //! here.
 
-use garth_spec::{ProbeCall, Runtime};
+use garth_spec::{Handler, ProbeCall};
 
 use crate::error::{Error, ErrorKind};
 
@@ -39,23 +39,28 @@ pub(super) struct Level {
     pub(super) read_only: &'static [&'static str],
     /// Character devices that may be in `/dev`.
     pub(super) devices: &'static [(u32, Option<u32>)],
+    /// Below these directories may be something of the host's: devices, or files that cannot be written.
+    pub(super) of_the_host: &'static [&'static str],
     /// Where something is mounted; `None` where the sandbox may mount for itself.
     pub(super) mounts: Option<&'static [&'static str]>,
+    /// Whether root inside can look into the init: where that is executed in the sandbox's user namespace, it can.
+    pub(super) init: Expect,
     /// Whether `/proc` shows the sandbox's numbers instead of the machine's.
     pub(super) own_numbers: bool,
 }
 
 impl Level {
-    /// The level of a runtime, if it can be checked.
-    pub(super) fn of(runtime: Runtime) -> Result<Self, Error> {
-        match runtime {
-            Runtime::Default => Ok(DEFAULT),
-            Runtime::Sysbox => Ok(SYSBOX),
+    /// The level that a handler is held to, if it can be checked.
+    pub(super) fn of(handler: Handler) -> Result<Self, Error> {
+        match handler {
+            Handler::DefaultNative => Ok(DEFAULT),
+            Handler::SysboxNative => Ok(SYSBOX),
+            Handler::SysboxRunc => Ok(SYSBOX_RUNC),
             // A kernel of its own: nothing of its inside is seen in the host's /proc, and most of what `default` refuses
             // inside is allowed there. Its level comes with its handler.
-            Runtime::Microvm => {
+            Handler::MicrovmQemu | Handler::MicrovmFirecracker | Handler::MicrovmCloudHypervisor => {
                 let missing = "this version of garth has no checks for microvm";
-                Err(ErrorKind::RuntimeUnavailable { runtime, missing: missing.to_owned() }.into())
+                Err(ErrorKind::RuntimeUnavailable { runtime: handler.into(), missing: missing.to_owned() }.into())
             }
         }
     }
@@ -100,7 +105,9 @@ const DEFAULT: Level = Level {
     user_namespace: Expect::Refused,
     read_only: &["/proc/sys", "/sys"],
     devices: DEVICES,
+    of_the_host: &[],
     mounts: Some(&["/", "/usr", "/proc", "/sys", "/dev", "/run"]),
+    init: Expect::Refused,
     own_numbers: false,
 };
 
@@ -120,6 +127,19 @@ const SYSBOX: Level = Level {
     user_namespace: Expect::Works,
     read_only: &["/sys"],
     devices: MORE_DEVICES,
+    of_the_host: &[],
     mounts: None,
+    init: Expect::Refused,
     own_numbers: true,
+};
+
+/// `sysbox` by Sysbox: it shows the machine's memory and processors, lets root write to what the kernel lets it in /sys,
+/// shows device nodes and the kernel's modules and headers of the host, and has time namespaces since 2026 only.
+const SYSBOX_RUNC: Level = Level {
+    namespaces: &["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"],
+    read_only: &[],
+    of_the_host: &["/dev/", "/lib/modules/", "/usr/lib/modules/", "/usr/src/"],
+    init: Expect::Works,
+    own_numbers: false,
+    ..SYSBOX
 };

@@ -1,7 +1,9 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use garth_agent_binary::AGENT;
 use garth_api::{Doctor as Report, Finding};
+use garth_server::GuestConfig;
 use garth_spec::Runtime;
 
 use crate::context::{Context, Format, Repeat};
@@ -19,7 +21,7 @@ pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
     let asked = context.ask(Repeat::Safe, async |client| client.doctor().await).await;
     // Where no daemon can start, what is missing is what one wants to know.
     let report = match &asked {
-        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(),
+        Err(failure) if failure.exit == Exit::Unreachable => garth_server::doctor(AGENT, &GuestConfig::default()),
         _ => asked.clone()?,
     };
     context.print(&report, text)?;
@@ -39,8 +41,14 @@ fn report_on_stderr(failure: &Failure) {
 fn text(report: &Report) -> String {
     let mut text = String::new();
     for runtime in &report.runtimes {
-        let verdict = if runtime.ok { "works" } else { "does not work here" };
-        let _ = writeln!(text, "runtime {}: {verdict}", runtime.runtime);
+        // One that works is enough for a project that names none.
+        let others = report.runtimes.iter().filter(|other| other.runtime == runtime.runtime);
+        let verdict = match (runtime.ok, others.clone().find(|other| other.ok)) {
+            (true, _) => "works".to_owned(),
+            (false, Some(other)) => format!("does not work here (optional: {} does)", other.handler),
+            (false, None) => "does not work here".to_owned(),
+        };
+        let _ = writeln!(text, "runtime {}: {verdict}", runtime.handler);
         findings(&mut text, &runtime.findings);
     }
     for (subject, found) in [("storage", &report.storage), ("network", &report.network)] {
@@ -64,6 +72,7 @@ fn findings(text: &mut String, findings: &[Finding]) {
 #[cfg(test)]
 mod tests {
     use garth_api::RuntimeDoctor;
+    use garth_spec::Handler;
 
     use super::*;
 
@@ -75,14 +84,20 @@ mod tests {
             detail: "is there".into(),
             fix: fix.map(Into::into),
         };
+        let doctor = |handler: Handler, ok| RuntimeDoctor {
+            runtime: handler.runtime(),
+            handler,
+            ok,
+            findings: vec![finding(ok, None)],
+        };
         let report = Report {
-            runtimes: vec![RuntimeDoctor { runtime: Runtime::Default, ok: true, findings: vec![finding(true, None)] }],
+            runtimes: vec![doctor(Handler::SysboxNative, true), doctor(Handler::SysboxRunc, false)],
             storage: vec![],
             network: vec![finding(false, Some("apt install nftables"))],
         };
         assert_eq!(
             text(&report),
-            "runtime default: works\n  ok  nft: is there\nstorage: works\nnetwork: has gaps\n  no  nft: is there\n      fix: apt install nftables\n"
+            "runtime sysbox/native: works\n  ok  nft: is there\nruntime sysbox/sysbox-runc: does not work here (optional: sysbox/native does)\n  no  nft: is there\nstorage: works\nnetwork: has gaps\n  no  nft: is there\n      fix: apt install nftables\n"
         );
     }
 }

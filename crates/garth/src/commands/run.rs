@@ -72,7 +72,7 @@ async fn project(context: &Context, args: &Run) -> Result<Project> {
         return made;
     }
     let there = context.ask(Repeat::Safe, async |client| client.project(name).await).await?;
-    if let Some(least) = args.spec.at_least.filter(|least| there.spec.runtime < *least) {
+    if let Some(least) = args.spec.at_least.filter(|least| there.spec.runtime.runtime() < *least) {
         let message = format!("project {name} exists and has the runtime {}, weaker than {least}", there.spec.runtime);
         return Err(Failure::new(Exit::Refused, "runtime_too_weak", message)
             .hint(format!("garth set {name} --runtime {least} stops it and keeps its files")));

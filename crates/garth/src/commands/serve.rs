@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use clap::Args;
 use garth_agent_binary::AGENT;
 use garth_kernel::descriptors;
-use garth_server::ServeConfig;
+use garth_server::{GuestConfig, ServeConfig};
+use garth_spec::Accel;
 
 use crate::daemon::{Endpoint, Report};
 use crate::exit::Exit;
@@ -19,9 +20,26 @@ pub struct Serve {
     /// Socket to listen at [default: garth.sock in the data directory]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Directory for what all daemons of the machine share: kernels and files of guests
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "GARTH_CACHE_DIR",
+        hide_env_values = true,
+        default_value = "/var/cache/garth"
+    )]
+    pub cache_dir: PathBuf,
+    /// What may run microVMs: kvm; tcg, QEMU's translator, slower; or auto, tcg where kvm does not work
+    #[arg(long, value_name = "WHAT", env = "GARTH_ACCEL", hide_env_values = true, default_value = "auto", value_parser = accel)]
+    pub accel: Accel,
     /// Started by another command: own session, first line of output says whether it works
     #[arg(long, hide = true)]
     pub background: bool,
+}
+
+fn accel(word: &str) -> std::result::Result<Accel, String> {
+    let found = Accel::ALL.into_iter().find(|accel| accel.word() == word);
+    found.ok_or_else(|| "use auto, kvm or tcg".to_owned())
 }
 
 pub fn run(endpoint: &Endpoint, args: &Serve) -> Result<u8> {
@@ -33,7 +51,8 @@ pub fn run(endpoint: &Endpoint, args: &Serve) -> Result<u8> {
     let ready = if args.background { Some(step_back()?) } else { None };
     let told = ready.as_ref().map(std::os::fd::OwnedFd::try_clone).transpose();
     let told = told.map_err(|error| Failure::io("cannot start", &error))?;
-    let config = ServeConfig { data_dir: data_dir.clone(), socket, agent: AGENT, ready };
+    let guests = GuestConfig { cache_dir: args.cache_dir.clone(), accel: args.accel };
+    let config = ServeConfig { data_dir: data_dir.clone(), socket, guests, agent: AGENT, ready };
     let Err(error) = garth_server::run(config) else { return Ok(0) };
     let taken = error.is_taken();
     let failure = Failure { exit: Exit::Unreachable, ..error.report().into() };

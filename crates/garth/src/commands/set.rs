@@ -1,6 +1,6 @@
 use clap::{ArgAction, Args};
 use garth_api::{Changed, LimitsPatch, ProjectPatch};
-use garth_spec::{Network, Runtime};
+use garth_spec::{Network, RuntimeChoice};
 
 use crate::context::{Context, Repeat};
 use crate::failure::{Failure, Result};
@@ -20,9 +20,9 @@ pub struct Set {
     pub project: OneProject,
     #[command(flatten)]
     pub limits: LimitOptions,
-    /// How it is isolated: default, sysbox or microvm
+    /// How it is isolated: default, sysbox or microvm; by one handler alone: sysbox/sysbox-runc, …
     #[arg(long)]
-    pub runtime: Option<Runtime>,
+    pub runtime: Option<RuntimeChoice>,
     /// What it can reach: internet or none
     #[arg(long)]
     pub network: Option<Network>,

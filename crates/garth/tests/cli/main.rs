@@ -9,6 +9,7 @@ mod completion;
 mod daemon;
 mod processes;
 mod projects;
+mod setup;
 mod snapshot;
 mod terminal;
 mod usage;

@@ -237,7 +237,7 @@ For more information, try '--help'.
 exit 8
 --- stdout
 --- stderr
-garth: the runtime microvm is not available here: this version of garth has no microvm handler (qemu, firecracker, cloud-hypervisor)
+garth: the runtime microvm is not available here: microvm/qemu: this version of garth does not have it; microvm/firecracker: this version of garth does not have it; microvm/cloud-hypervisor: this version of garth does not have it
   hint: `garth doctor` says what each runtime needs
 
 "#]]

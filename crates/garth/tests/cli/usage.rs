@@ -329,3 +329,36 @@ fn completions_are_there_for_every_shell() {
         assert!(script.starts_with("exit 0\n") && script.contains("COMPLETE"), "{shell}: {script}");
     }
 }
+
+#[test]
+fn setup_says_which_runtimes_there_are_and_takes_modules_with_a_kernel_only() {
+    assert_data_eq!(
+        alone(&["setup", "sysbox"]),
+        str![[r#"
+exit 2
+--- stdout
+--- stderr
+error: unrecognized subcommand 'sysbox'
+
+Usage: garth setup [OPTIONS] <COMMAND>
+
+For more information, try '--help'.
+
+"#]]
+    );
+    assert_data_eq!(
+        alone(&["setup", "microvm", "--modules", "/lib/modules/6.1"]),
+        str![[r#"
+exit 2
+--- stdout
+--- stderr
+error: the following required arguments were not provided:
+  --kernel <FILE>
+
+Usage: garth setup microvm --kernel <FILE> --modules <DIR>
+
+For more information, try '--help'.
+
+"#]]
+    );
+}

@@ -44,6 +44,10 @@ impl V2 {
         Ok(Self { parent })
     }
 
+    pub(super) fn below(root: &Path, parent: &str) -> Self {
+        Self { parent: root.join(parent) }
+    }
+
     /// Whether the controllers are there.
     pub(super) fn check(root: &Path) -> Result<(), ErrorKind> {
         let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;

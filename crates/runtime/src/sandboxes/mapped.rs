@@ -5,18 +5,23 @@ use std::sync::{Arc, Mutex};
 
 use super::Shared;
 use crate::error::{Doing, ErrorKind, Result};
-use crate::ids::Claim;
+use crate::ids::{Claim, FirstId};
 use crate::sandbox::MappedRecord;
 use crate::slots::mapped::Succession;
 use crate::slots::{Keeper, Process, Slot};
 use crate::{Level, keepers};
 
 impl Shared {
-    pub(super) fn claim_ids(&self) -> Result<Claim> {
+    pub(crate) fn claim_ids(&self) -> Result<Claim> {
         let doing = || "find user ids for a sandbox".to_owned();
         let mut random = [0; 4];
         rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty()).doing(doing)?;
         self.ids.claim(u32::from_ne_bytes(random)).doing(doing)?.ok_or(ErrorKind::NoIds).doing(doing)
+    }
+
+    /// Of a sandbox that an earlier daemon started. `None` when someone has them.
+    pub(crate) fn claim_ids_again(&self, first: FirstId) -> Result<Option<Claim>> {
+        self.ids.claim_again(first).doing(|| "claim a sandbox's user ids again".to_owned())
     }
 
     /// The keeper and the claim on the ids of a sandbox that an earlier daemon started. `None` when it has lost both, and
@@ -27,7 +32,7 @@ impl Shared {
         init: &Process,
         record: &MappedRecord,
     ) -> Result<Option<(Option<Keeper>, Option<Claim>)>> {
-        match self.ids.claim_again(record.first).doing(|| "claim a sandbox's user ids again".to_owned())? {
+        match self.claim_ids_again(record.first)? {
             // Nobody had them, not even its keeper.
             Some(claim) => {
                 let keeper = keepers::recover(self, slot, init, record, claim.lock.as_fd());

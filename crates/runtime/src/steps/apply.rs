@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use garth_kernel::{descriptors, keyring, namespace, netns, signal};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -80,13 +81,17 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             rustix::process::umask(Mode::from_raw_mode(0o022));
             Ok(())
         }
+        Step::OwnNetwork => netns::unshare(),
+        Step::Expose { from, at, flags } => expose(from, at, *flags),
+        Step::BecomeUser(user) => become_user(*user),
+        Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::WaitForChildren => signal::children(signal::ChildEnds::WaitedFor),
         Step::CoreLimit(bytes) => {
             let limit = Rlimit { current: Some(*bytes), maximum: Some(*bytes) };
             Ok(rustix::process::setrlimit(Resource::Core, limit)?)
         }
         Step::Write { at, text } => write(at, text),
-        Step::NoStdio => no_stdio(),
+        Step::NoStdio(null) => no_stdio(null),
         Step::BoundCapabilities => bound_capabilities(policy.capabilities),
         Step::Undumpable => Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?),
         Step::JoinNetwork => netns::enter(held(&fds.netns)?.as_fd()),
@@ -105,7 +110,10 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }),
         Step::Loosen(at) => mount_detached(&copy_of(at)?, at),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
-        Step::Etc(file) => etc(file, held(&fds.root)?),
+        Step::Etc(file) => match &fds.root {
+            Some(root) => file.keep_in(root),
+            None => file.keep(),
+        },
         Step::EarlyFilter => policy.early.install(),
         Step::LateFilter => policy.late.install(),
         Step::BoundTo(bits) => bound_capabilities(policy.capabilities & CapabilitySet::from_bits_retain(*bits)),
@@ -146,6 +154,27 @@ fn show(from: &str, at: &str) -> io::Result<()> {
     Ok(rustix::mount::mount_remount(at, INERT | MountFlags::BIND | MountFlags::RDONLY, c"")?)
 }
 
+fn expose(from: &Path, at: &str, flags: MountFlags) -> io::Result<()> {
+    // Followed, as the host's own libraries are links to each other.
+    if std::fs::metadata(from)?.is_dir() {
+        unless_exists(rustix::fs::mkdir(at, Mode::from_raw_mode(0o755)))?;
+    } else {
+        let place = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        rustix::fs::open(at, place, Mode::from_raw_mode(0o644))?;
+    }
+    rustix::mount::mount_bind(from, at)?;
+    Ok(rustix::mount::mount_remount(at, flags | MountFlags::BIND, c"")?)
+}
+
+/// Of the one thread that there is.
+fn become_user(user: u32) -> io::Result<()> {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let (own, group) = (Uid::from_raw(user), Gid::from_raw(user));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    Ok(set_thread_res_uid(own, own, own)?)
+}
+
 fn mask(path: &str) -> io::Result<()> {
     let cover = match rustix::fs::lstat(path) {
         Err(Errno::NOENT) => return Ok(()),
@@ -165,8 +194,8 @@ fn become_root(dir: &str) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-fn no_stdio() -> io::Result<()> {
-    let null = rustix::fs::open("stage/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+fn no_stdio(null: &str) -> io::Result<()> {
+    let null = rustix::fs::open(null, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok(rustix::stdio::dup2_stderr(&null)?)
@@ -297,16 +326,26 @@ fn give(at: &str, id: u32) -> io::Result<()> {
     Ok(rustix::fs::chownat(CWD, at, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn etc(file: &Etc, root: &OwnedFd) -> io::Result<()> {
-    let result = within(root, "etc").map_err(io::Error::from).and_then(|etc| match file {
-        Etc::Content { name, content } => keep(etc.as_fd(), name, |_| Some(content.clone())),
-        Etc::Hosts(hosts) => keep(etc.as_fd(), "hosts", |old| with_hosts(old, hosts)),
-    });
-    match result {
-        // Whoever filled the disk must be able to start the sandbox to empty it.
-        Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+impl Etc {
+    /// Brings the file of the root that this process has up to date.
+    pub fn keep(&self) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.keep_in(&rustix::fs::open("/", flags, Mode::empty())?)
+    }
+
+    fn keep_in(&self, root: &OwnedFd) -> io::Result<()> {
+        let result = within(root, "etc").map_err(io::Error::from).and_then(|etc| match self {
+            Self::Content { name, content } => keep(etc.as_fd(), name, |_| Some(content.clone())),
+            Self::Hosts(hosts) => keep(etc.as_fd(), "hosts", |old| with_hosts(old, hosts)),
+        });
+        match result {
+            // Whoever filled the disk must be able to start the sandbox to empty it.
+            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => {
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn porter_steps() -> Vec<Step> {
         Step::OwnSession,
         Step::OwnKeyring,
         Step::Write { at: "stage/host/proc/self/oom_score_adj", text: score },
-        Step::NoStdio,
+        Step::NoStdio("stage/dev/null"),
     ]
 }
 

@@ -5,7 +5,7 @@ use crate::support::{Yard, chain, fresh_id, sh};
 use crate::yard;
 
 /// Everything of a yard that the machine would keep.
-fn left(yard: &Yard) -> Vec<String> {
+pub fn left(yard: &Yard) -> Vec<String> {
     let mut found = Vec::new();
     for entry in walk("/sys/fs/cgroup", 2) {
         if entry.contains(&format!("garth-{}", yard.tag)) {

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use garth_runtime::{AgentBinary, Overlay, Root, Sandbox, SandboxPlan, Sandboxes, SandboxesConfig};
+use garth_runtime::{
+    AgentBinary, Container, OciRuntime, Overlay, Root, Sandbox, SandboxPlan, Sandboxes, SandboxesConfig,
+};
 use garth_spec::SandboxId;
 use serde::Deserialize;
 
@@ -77,6 +79,7 @@ impl Yard {
             run_dir: self.dir.path().join("run"),
             tag: self.tag.clone(),
             agent: AgentBinary::from_bytes(&bytes).expect("memfd"),
+            oci: OciRuntime { program: "runc".into(), sockets: Vec::new() },
         };
         self.sandboxes = Some(Sandboxes::open(config).expect("sandboxes"));
     }
@@ -99,6 +102,12 @@ impl Yard {
         let mut plan = SandboxPlan::new("yard", Root::Directory(self.disk()), path("state"));
         plan.usr = Some(Overlay { lower: "/usr".into(), upper: path("upper"), work: path("work") });
         plan
+    }
+
+    /// Starts a sandbox by the machine's `runc`, in place of Sysbox.
+    pub fn start_container(&self, id: SandboxId, plan: &SandboxPlan) -> Container {
+        let prepared = self.sandboxes().prepare_container().unwrap_or_else(|e| panic!("prepare: {}", chain(&e)));
+        prepared.start(id, plan).unwrap_or_else(|e| panic!("start: {}", chain(&e)))
     }
 
     pub fn start(&self) -> Sandbox {
@@ -140,7 +149,12 @@ fn make_disk(disk: &Path) {
 
 /// Runs a command in a sandbox.
 pub fn run(sandbox: &Sandbox, words: &[&str]) -> Reply {
-    let mut connection = UnixStream::connect(sandbox.agent_socket()).expect("connect");
+    run_at(&sandbox.agent_socket(), words)
+}
+
+/// Runs a command in whatever listens there.
+pub fn run_at(socket: &Path, words: &[&str]) -> Reply {
+    let mut connection = UnixStream::connect(socket).expect("connect");
     let line = serde_json::to_string(words).expect("words") + "\n";
     connection.write_all(line.as_bytes()).expect("send");
     let mut reply = String::new();

@@ -1,7 +1,7 @@
 use axum::Json;
 use axum::extract::State;
 use garth_api::{Doctor, ErrorBody, RuntimeDoctor};
-use garth_engine::Findings;
+use garth_engine::{Findings, GuestConfig, Here};
 
 use crate::failure::Failure;
 use crate::router::App;
@@ -14,14 +14,14 @@ pub(crate) async fn doctor(State(app): State<App>) -> Result<Json<Doctor>, Failu
 }
 
 /// What works on this machine, without a daemon.
-pub fn probe() -> Doctor {
-    report(garth_engine::probe())
+pub fn probe(agent: &[u8], guests: &GuestConfig) -> Doctor {
+    report(garth_engine::probe(&Here { agent, guests }))
 }
 
 fn report(found: Findings) -> Doctor {
-    let runtimes = found.runtimes.into_iter().map(|(runtime, findings)| {
+    let runtimes = found.runtimes.into_iter().map(|(handler, findings)| {
         let ok = findings.iter().all(|finding| finding.ok);
-        RuntimeDoctor { runtime, ok, findings: view::findings(findings) }
+        RuntimeDoctor { runtime: handler.runtime(), handler, ok, findings: view::findings(findings) }
     });
     Doctor {
         runtimes: runtimes.collect(),

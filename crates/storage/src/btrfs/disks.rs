@@ -5,13 +5,14 @@ use std::path::Path;
 
 use garth_kernel::btrfs::{self as kernel, SubvolumeId};
 use garth_spec::{ByteSize, ProjectId};
+use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::Btrfs;
 use super::groups::Groups;
 use crate::disk::{Disk, DiskRoot, DiskUsage, Root};
 use crate::error::{At, Error, ErrorKind};
-use crate::image::{Image, ImageMeta};
+use crate::image::{Image, ImageMeta, finish_skeleton, make_skeleton, read_record};
 use crate::layout::ROOTFS;
 use crate::pool::Lasting;
 
@@ -70,6 +71,25 @@ impl Btrfs {
             other => other.at("remove disk", &path)?,
         }
         remove_disk_at(&self.groups, &doomed).at("remove disk", &path)
+    }
+
+    /// The old tree's place is taken by an empty one of the same image and limit; then it is deleted.
+    pub(crate) fn empty_disk(&self, disk: &Disk, limit: ByteSize) -> Result<(), Error> {
+        self.make_room()?;
+        let (path, draft) = (disk.path(), self.layout.disk_draft(disk.project()));
+        let make = || -> io::Result<()> {
+            remove_disk_at(&self.groups, &draft)?;
+            let (parent, name) = super::open_parent(&draft).map_err(io::Error::other)?;
+            kernel::create_subvolume(parent.as_fd(), name)?;
+            self.groups.make(parent.as_fd(), id_of(&draft)?)?;
+            make_skeleton(&draft)?;
+            finish_skeleton(&draft, &read_record(path)?)?;
+            self.groups.limit(parent.as_fd(), id_of(&draft)?, limit)?;
+            rustix::fs::renameat_with(CWD, &draft, CWD, path, RenameFlags::EXCHANGE)?;
+            Ok(kernel::commit(parent.as_fd())?)
+        };
+        make().at("empty disk", path)?;
+        remove_disk_at(&self.groups, &draft).at("remove the old disk", path)
     }
 
     pub(crate) fn set_limit(&self, disk: &Disk, limit: ByteSize) -> Result<(), Error> {

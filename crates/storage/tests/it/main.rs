@@ -3,5 +3,6 @@
 
 mod both;
 mod btrfs;
+mod guest;
 mod recovery;
 mod support;

@@ -38,6 +38,21 @@ impl<T> Explain<T> for Result<T, garth_image::Error> {
     }
 }
 
+impl<T> Explain<T> for Result<T, garth_vm::Error> {
+    fn explain(self) -> Result<T, Error> {
+        use garth_vm::ErrorKind as Kind;
+        self.map_err(|error| {
+            let kind = match error.kind() {
+                Kind::NoSpace => ErrorKind::NoSpace,
+                Kind::Snapshot(_) => ErrorKind::Memory,
+                _ => ErrorKind::Machine,
+            };
+            let hint = error.hint().map(str::to_owned);
+            Error::because(kind, error).maybe_hint(hint)
+        })
+    }
+}
+
 impl<T> Explain<T> for Result<T, garth_network::Error> {
     fn explain(self) -> Result<T, Error> {
         self.map_err(|error| {
@@ -60,6 +75,9 @@ impl<T> Explain<T> for Result<T, garth_runtime::Error> {
                 Kind::Volume { .. } => (ErrorKind::Volume, None),
                 Kind::Restless { .. } => (ErrorKind::Pause, Some("it runs on; try again, or stop it")),
                 Kind::NoFreezer => (ErrorKind::Pause, Some("mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")),
+                Kind::OciRuntime { .. } => {
+                    (ErrorKind::Start, Some("`garth doctor` looks at Sysbox; its daemons' logs say more"))
+                }
                 Kind::SocketPath(_) => (ErrorKind::Start, Some("use a shorter --data-dir")),
                 _ => (ErrorKind::Start, None),
             };

@@ -18,7 +18,7 @@ const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 /// The plan of a sandbox.
 pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path, capabilities: Option<u64>) -> SandboxPlan {
     let project = order.project;
-    let address = order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into());
+    let address = own_address(order);
     let root = disk.root();
     SandboxPlan {
         machine: machine(project.id),
@@ -47,12 +47,17 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path, capabilities
     }
 }
 
+/// Where a project finds itself by its name.
+pub(super) fn own_address(order: &Order<'_>) -> IpAddr {
+    order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into())
+}
+
 fn volume_at(at: &str, volume: &Volume) -> garth_runtime::Volume {
     garth_runtime::Volume { host: (&volume.host).into(), at: at.to_owned(), read_only: volume.read_only }
 }
 
 /// A machine's id that a project has for ever and no other has: RFC 9562, version 8.
-fn machine(project: ProjectId) -> [u8; 16] {
+pub(super) fn machine(project: ProjectId) -> [u8; 16] {
     let digest = Sha256::digest(format!("garth project {project}"));
     let mut id: [u8; 16] = std::array::from_fn(|at| digest[at]);
     id[6] = id[6] & 0x0f | 0x80;
@@ -60,7 +65,7 @@ fn machine(project: ProjectId) -> [u8; 16] {
     id
 }
 
-fn agent(project: &Project) -> AgentConfig {
+pub(super) fn agent(project: &Project) -> AgentConfig {
     let (spec, image) = (&project.spec, &project.image_config);
     let pairs = image.env.iter().filter_map(|entry| entry.split_once('='));
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));

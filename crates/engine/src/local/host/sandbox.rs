@@ -1,13 +1,15 @@
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use garth_runtime::Sandboxes;
 use garth_spec::{Limits, SandboxId};
+use garth_vm::Control;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::failure::Explain as _;
-use crate::agent::Agent;
+use super::machine::Guest;
+use crate::agent::{Agent, Channel, Door};
 use crate::error::{Error, ErrorKind};
 use crate::local::{Live, Sandbox, SandboxRecord, Usage};
 
@@ -15,33 +17,144 @@ use crate::local::{Live, Sandbox, SandboxRecord, Usage};
 #[derive(Debug)]
 pub(crate) struct HostSandbox {
     id: SandboxId,
-    record: garth_runtime::SandboxRecord,
+    record: SandboxRecord,
     /// Readable once its init has ended.
     pidfd: AsyncFd<OwnedFd>,
     /// Gone once it is destroyed.
-    sandbox: Mutex<Option<garth_runtime::Sandbox>>,
+    sandbox: Mutex<Option<Running>>,
     sandboxes: Arc<Sandboxes>,
+}
+
+/// Who made it.
+#[derive(Debug)]
+pub(crate) enum Running {
+    Native(garth_runtime::Sandbox),
+    Container(garth_runtime::Container),
+    Machine(Guest),
+}
+
+/// Calls one function of whichever it is.
+macro_rules! running {
+    ($self:ident, $sandbox:ident => $call:expr) => {
+        match $self {
+            Running::Native($sandbox) => $call,
+            Running::Container($sandbox) => $call,
+            Running::Machine(Guest { sandbox: $sandbox, .. }) => $call,
+        }
+    };
+}
+
+impl Running {
+    /// One that an earlier daemon started; `None` when it is gone.
+    pub(super) fn recover(sandboxes: &Sandboxes, id: SandboxId, record: &SandboxRecord) -> Result<Option<Self>, Error> {
+        match record {
+            SandboxRecord::Host(record) => Ok(sandboxes.recover(id, record).explain()?.map(Self::Native)),
+            SandboxRecord::Container(record) => {
+                Ok(sandboxes.recover_container(id, record).explain()?.map(Self::Container))
+            }
+            SandboxRecord::Machine(record) => {
+                let found = sandboxes.recover(id, &record.sandbox).explain()?;
+                let directory = sandboxes.directory(id);
+                found.map(|sandbox| Guest::of(sandbox, record, directory).map(Self::Machine)).transpose()
+            }
+            #[cfg(any(test, feature = "fake"))]
+            SandboxRecord::Fake(_) => Ok(None),
+        }
+    }
+
+    fn record(&self) -> SandboxRecord {
+        match self {
+            Self::Native(sandbox) => SandboxRecord::Host(sandbox.record()),
+            Self::Container(container) => SandboxRecord::Container(container.record()),
+            Self::Machine(guest) => SandboxRecord::Machine(guest.record.clone()),
+        }
+    }
+
+    fn id(&self) -> SandboxId {
+        running!(self, sandbox => sandbox.id())
+    }
+
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        running!(self, sandbox => sandbox.pidfd())
+    }
+
+    fn door(&self) -> Door {
+        match self {
+            Self::Native(sandbox) => Door::Socket(sandbox.agent_socket()),
+            Self::Container(container) => Door::Socket(container.agent_socket()),
+            Self::Machine(guest) => Door::Channel(Channel::new(guest.channel())),
+        }
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        match self {
+            Self::Native(sandbox) => sandbox.set_limits(limits).explain(),
+            Self::Container(container) => container.set_limits(limits).explain(),
+            Self::Machine(guest) => guest.set_limits(limits),
+        }
+    }
+
+    fn freeze(&self) -> Result<(), Error> {
+        match self {
+            Self::Native(sandbox) => sandbox.freeze().explain(),
+            Self::Container(container) => container.freeze().explain(),
+            Self::Machine(guest) => guest.control()?.pause().explain(),
+        }
+    }
+
+    fn thaw(&self) -> Result<(), Error> {
+        match self {
+            Self::Native(sandbox) => sandbox.thaw().explain(),
+            Self::Container(container) => container.thaw().explain(),
+            Self::Machine(guest) => guest.control()?.resume().explain(),
+        }
+    }
+
+    fn usage(&self) -> Result<garth_runtime::Usage, Error> {
+        running!(self, sandbox => sandbox.usage().explain())
+    }
+
+    pub(super) fn destroy(self) -> Result<(), Error> {
+        running!(self, sandbox => sandbox.destroy().explain())
+    }
 }
 
 impl HostSandbox {
     /// Takes over a sandbox that runs; destroys it if that fails.
-    pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: garth_runtime::Sandbox) -> Result<Live, Error> {
+    pub(super) fn adopt(sandboxes: Arc<Sandboxes>, sandbox: Running) -> Result<Live, Error> {
+        let agent = Arc::new(Agent::behind(sandbox.door()));
+        Self::adopt_with(sandboxes, sandbox, agent)
+    }
+
+    /// The same, with an agent that was talked to already.
+    pub(super) fn adopt_with(sandboxes: Arc<Sandboxes>, sandbox: Running, agent: Arc<Agent>) -> Result<Live, Error> {
         let watched = sandbox.pidfd().try_clone_to_owned().and_then(watch);
         let pidfd = match watched {
             Ok(pidfd) => pidfd,
             Err(error) => {
-                sandbox.destroy().explain()?;
+                sandbox.destroy()?;
                 return Err(Error::because(ErrorKind::Start, error).step("watch"));
             }
         };
-        let agent = Arc::new(Agent::new(sandbox.agent_socket()));
         let (id, record) = (sandbox.id(), sandbox.record());
         let sandbox = Self { id, record, pidfd, sandbox: Mutex::new(Some(sandbox)), sandboxes };
         Ok(Live { sandbox: Sandbox::Host(Box::new(sandbox)), agent })
     }
 
+    pub(in crate::local) fn is_machine(&self) -> bool {
+        matches!(self.record, SandboxRecord::Machine(_))
+    }
+
+    /// Orders for a machine.
+    pub(super) fn control(&self) -> Result<Control, Error> {
+        match self.lock().as_ref() {
+            Some(Running::Machine(guest)) => guest.control(),
+            _ => Err(ErrorKind::Sandbox.into()),
+        }
+    }
+
     pub(in crate::local) fn record(&self) -> SandboxRecord {
-        SandboxRecord::Host(self.record.clone())
+        self.record.clone()
     }
 
     pub(in crate::local) async fn ended(&self) {
@@ -50,7 +163,7 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
-        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits).explain() {
+        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits) {
             Err(error) if *error.kind() == ErrorKind::InUse => {
                 let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
                 Err(Error::because(kind, error).hint("end processes in it first, or ask for a larger limit"))
@@ -60,34 +173,34 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn freeze(&self) -> Result<(), Error> {
-        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.freeze().explain()
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.freeze()
     }
 
     pub(in crate::local) fn thaw(&self) -> Result<(), Error> {
-        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.thaw().explain()
+        self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.thaw()
     }
 
     pub(in crate::local) fn usage(&self) -> Result<Usage, Error> {
-        let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage().explain()?;
+        let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage()?;
         Ok(Usage { memory: usage.memory, cpu_micros: usage.cpu_micros, pids: usage.pids, oom_kills: usage.oom_kills })
     }
 
     pub(in crate::local) fn destroy(&self) -> Result<(), Error> {
         let Some(sandbox) = self.lock().take() else { return Ok(()) };
-        let Err(error) = sandbox.destroy().explain() else { return Ok(()) };
+        let Err(error) = sandbox.destroy() else { return Ok(()) };
         // What could not be ended is found again, so that another try is a real one.
-        if let Ok(found) = self.sandboxes.recover(self.id, &self.record) {
+        if let Ok(found) = Running::recover(&self.sandboxes, self.id, &self.record) {
             *self.lock() = found;
         }
         Err(error)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<garth_runtime::Sandbox>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[expect(deprecated, reason = "its successor is unsafe for types that lie about their descriptor; OwnedFd does not")]
-fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }

@@ -1,0 +1,108 @@
+//! Where clients come from: a unix socket, or the streams of a virtual machine's channel.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use garth_channel::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+
+use crate::guest::{Line, Place};
+
+/// Where clients will come from, before there is an event loop.
+#[derive(Debug)]
+pub enum Connections {
+    /// A socket.
+    Socket(UnixListener),
+    /// What leads out of a virtual machine.
+    Channel(Place),
+}
+
+/// The same with one.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Socket(tokio::net::UnixListener),
+    Channel(Line),
+}
+
+/// A client.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Socket(UnixStream),
+    Channel(Stream),
+}
+
+impl Connections {
+    /// Begins to listen.
+    pub(crate) fn listen(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Socket(listener) => {
+                listener.set_nonblocking(true)?;
+                Listener::Socket(tokio::net::UnixListener::from_std(listener)?)
+            }
+            Self::Channel(place) => Listener::Channel(Line::open(place)?),
+        })
+    }
+}
+
+impl Listener {
+    /// The next client.
+    pub(crate) async fn accept(&mut self) -> io::Result<Connection> {
+        match self {
+            Self::Socket(listener) => listener.accept().await.map(|(stream, _)| Connection::Socket(stream)),
+            Self::Channel(line) => line.accept().await.map(Connection::Channel),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Channel(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Channel(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Channel(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Socket(stream) => stream.is_write_vectored(),
+            Self::Channel(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Channel(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Channel(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

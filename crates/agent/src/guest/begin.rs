@@ -1,0 +1,60 @@
+//! What a guest does once the host has told it what it is.
+
+use std::os::fd::OwnedFd;
+
+use garth_kernel::random;
+use garth_runtime::steps::{Etc, etc_files};
+use garth_spec::{GuestAgain, GuestBegin, GuestBegun, Hex};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::time::{ClockId, Timespec, clock_settime};
+use sha2::{Digest, Sha256};
+
+use super::{At, GuestFailure, Kind, disks, network};
+
+/// Becomes the project's sandbox; the agent's directory. The seed comes first: nothing that this machine makes up may be
+/// what another of the same memory makes up.
+pub(super) fn begin(order: &GuestBegin) -> Result<OwnedFd, GuestFailure> {
+    if order.agent.init.is_some() {
+        let why = "a virtual machine runs the agent as its process 1 and no other init yet";
+        return Err(GuestFailure::new(Kind::Unsupported, "start the init", why));
+    }
+    renew(&order.entropy, order.realtime_ns)?;
+    rustix::system::sethostname(order.hostname.as_bytes()).at(|| "set the host name".to_owned())?;
+    let state = disks::enter(&order.root, order.usr.as_ref(), order.usr_alone_at.as_deref())?;
+    let content = format!("{}\n", String::from(order.machine_id));
+    let machine_id = Etc::Content { name: "machine-id", content };
+    let names = etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts);
+    write(names.iter().chain([&machine_id]))?;
+    network::configure(order.network.as_ref())?;
+    Ok(state)
+}
+
+/// Goes on as the same sandbox, with another network.
+pub(super) fn again(order: &GuestAgain) -> Result<(), GuestFailure> {
+    renew(&order.entropy, order.realtime_ns)?;
+    write(etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts).iter())?;
+    network::forget()?;
+    network::configure(order.network.as_ref())
+}
+
+fn write<'a>(mut files: impl Iterator<Item = &'a Etc>) -> Result<(), GuestFailure> {
+    files.try_for_each(|file| file.keep().at(|| "write /etc".to_owned()))
+}
+
+/// What another machine of the same memory must not share: random numbers and the time.
+fn renew(entropy: &Hex<64>, realtime_ns: u64) -> Result<(), GuestFailure> {
+    random::reseed(&entropy.0).at(|| "seed the random numbers".to_owned())?;
+    let (seconds, nanoseconds) = (realtime_ns / NANOSECONDS, realtime_ns % NANOSECONDS);
+    let now = Timespec { tv_sec: seconds as i64, tv_nsec: nanoseconds as _ };
+    clock_settime(ClockId::Realtime, now).at(|| "set the clock".to_owned())
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// What the host is answered.
+pub(super) fn begun() -> Result<GuestBegun, GuestFailure> {
+    let mut fresh = [0; 32];
+    getrandom(&mut fresh, GetRandomFlags::empty()).at(|| "take random numbers".to_owned())?;
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    Ok(GuestBegun { random: Hex(Sha256::digest(fresh).into()), kernel })
+}

@@ -1,0 +1,163 @@
+//! The disks of a guest: found by their serials, put together, made the root.
+//!
+//! ```text
+//!  project's disk (ext4)      what becomes of it
+//!    /rootfs                  /
+//!    /usr/upper /usr/work     with the other disk below: an overlay on /usr
+//!    /state                   a mount that no path leads to
+//! ```
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use garth_spec::{GuestDisk, GuestFilesystem};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen,
+};
+
+use super::{At, GuestFailure, Kind};
+
+/// In the first file system, where nothing of the sandbox sees it afterwards.
+const DISK: &str = "/disk";
+const LOWER: &str = "/lower";
+const ROOT: &str = "/root";
+
+/// Mounted before there were disks, and moved onto the one that becomes the root.
+const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
+
+/// Mounts the disks, makes the project's the root of this process and of all that it starts. Returns the agent's
+/// directory.
+pub(super) fn enter(
+    root: &GuestDisk,
+    usr: Option<&GuestDisk>,
+    usr_alone_at: Option<&str>,
+) -> Result<OwnedFd, GuestFailure> {
+    if root.filesystem == GuestFilesystem::Erofs {
+        return Err(GuestFailure::new(Kind::Invalid, "mount the project's disk", "EROFS cannot be written"));
+    }
+    let device = device(&root.serial)?;
+    // Here a check of the file system belongs, once the first files hold a static e2fsck: until then a disk that the
+    // journal cannot mend is refused by the mount.
+    mount(&device, DISK, root.filesystem, MountFlags::NOATIME).at(|| "mount the project's disk".to_owned())?;
+    let on_disk = |name: &str| Path::new(DISK).join(name);
+    for name in ["rootfs", "state"] {
+        std::fs::create_dir_all(on_disk(name)).at(|| format!("make {name} on the project's disk"))?;
+    }
+    let state = tree(&on_disk("state")).at(|| "open the agent's directory".to_owned())?;
+    std::fs::create_dir_all(ROOT).at(|| "make a place for the root".to_owned())?;
+    tree(&on_disk("rootfs")).and_then(|tree| attach(&tree, ROOT)).at(|| "attach the root".to_owned())?;
+    if let Some(usr) = usr {
+        let device = self::device(&usr.serial)?;
+        mount(&device, LOWER, usr.filesystem, MountFlags::RDONLY).at(|| "mount the image's /usr".to_owned())?;
+        overlay().at(|| "lay /usr together".to_owned())?;
+        if let Some(at) = usr_alone_at {
+            let shown =
+                std::fs::create_dir_all(at).and_then(|()| tree(Path::new(LOWER))).and_then(|tree| attach(&tree, at));
+            shown.at(|| format!("show the image's /usr at {at}"))?;
+        }
+    }
+    MOVED.iter().try_for_each(|name| move_to_root(name).at(|| format!("move /{name}")))?;
+    become_root().at(|| "make the project's disk the root".to_owned())?;
+    Ok(state)
+}
+
+/// The disk with this serial, as a device.
+fn device(serial: &str) -> Result<PathBuf, GuestFailure> {
+    with_serial(Path::new("/sys/block"), serial)
+        .map(|name| Path::new("/dev").join(name))
+        .ok_or_else(|| GuestFailure::new(Kind::Failed, format!("find the disk {serial}"), "the machine has none such"))
+}
+
+fn with_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {
+    let has =
+        |block: &Path| std::fs::read_to_string(block.join("serial")).is_ok_and(|found| found.trim_end() == serial);
+    let block = std::fs::read_dir(blocks).ok()?.flatten().find(|block| has(&block.path()))?;
+    Some(block.file_name().into())
+}
+
+fn mount(device: &Path, at: &str, filesystem: GuestFilesystem, flags: MountFlags) -> io::Result<()> {
+    std::fs::create_dir_all(at)?;
+    Ok(rustix::mount::mount(device, at, filesystem.name(), flags, c"")?)
+}
+
+/// A mount of its own of what is below a directory, attached nowhere.
+fn tree(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+}
+
+fn attach(mount: &OwnedFd, at: &str) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+fn overlay() -> io::Result<()> {
+    let (upper, work) = (format!("{DISK}/usr/upper"), format!("{DISK}/usr/work"));
+    let place = format!("{ROOT}/usr");
+    for directory in [&upper, &work, &place] {
+        std::fs::create_dir_all(directory)?;
+    }
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let options = [
+        ("source", "overlay"),
+        ("lowerdir", LOWER),
+        ("upperdir", &upper),
+        ("workdir", &work),
+        // As at the other levels, with the same layers: renaming a directory of the lower one works.
+        ("redirect_dir", "on"),
+    ];
+    for (key, value) in options {
+        fsconfig_set_string(&fs, key, value)?;
+    }
+    fsconfig_create(&fs)?;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    attach(&mount, &place)
+}
+
+/// Onto the directory itself, which is made when it is missing; a link in its place is not followed.
+fn move_to_root(name: &str) -> io::Result<()> {
+    let (from, at) = (format!("/{name}"), format!("{ROOT}/{name}"));
+    match std::fs::create_dir(&at) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    Ok(rustix::mount::move_mount(CWD, &from, CWD, &at, MoveMountFlags::empty())?)
+}
+
+/// The first file system cannot be left by `pivot_root` (`pivot_root(2)`, NOTES): the new root is mounted over it.
+fn become_root() -> io::Result<()> {
+    rustix::process::chdir(ROOT)?;
+    rustix::mount::mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// Has all written out; how much the disk need not keep.
+pub(super) fn settle() -> io::Result<Option<u64>> {
+    let root = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::syncfs(&root)?;
+    let trimmed = match garth_kernel::trim::all(std::os::fd::AsFd::as_fd(&root)) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => None,
+        result => Some(result?),
+    };
+    rustix::fs::syncfs(&root)?;
+    Ok(trimmed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_found_by_its_serial_alone() {
+        let blocks = tempfile::tempdir().expect("directory");
+        for (disk, serial) in [("vda", "usr"), ("vdb", "project"), ("loop0", "")] {
+            std::fs::create_dir(blocks.path().join(disk)).expect("disk");
+            std::fs::write(blocks.path().join(disk).join("serial"), serial).expect("serial");
+        }
+        std::fs::create_dir(blocks.path().join("ram0")).expect("disk");
+        assert_eq!(with_serial(blocks.path(), "project"), Some("vdb".into()));
+        assert_eq!(with_serial(blocks.path(), "proj"), None);
+    }
+}

@@ -1,0 +1,412 @@
+//! Sandboxes with a kernel of their own: a project's disk in guest form, a machine in a jail, the agent in it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use garth_runtime::jail::{Access, JailPlan, Shown};
+use garth_spec::{
+    ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestNetwork, Handler, Hex,
+    Limits, MacAddress, Prefixed,
+};
+use garth_storage::GuestDisk;
+use garth_vm::guest::Artifacts;
+use garth_vm::{
+    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Vmm,
+};
+use serde::{Deserialize, Serialize};
+
+use super::failure::Explain as _;
+use super::sandbox::{HostSandbox, Running};
+use super::{Host, order};
+use crate::agent::{Agent, Channel, Door};
+use crate::doctor::microvm;
+use crate::error::{Error, ErrorKind};
+use crate::local::{Live, Order, SandboxRecord};
+use crate::project::Project;
+
+/// Below this no distribution's kernel gets to its first program.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
+/// What the program may use beside the guest's memory, and what QEMU's translator needs more.
+const OVERHEAD: u64 = 128 << 20;
+const TRANSLATOR: u64 = 128 << 20;
+/// Its threads; of the guest's processes the host sees nothing.
+const THREADS: u32 = 128;
+/// How long a kernel may take to boot: seconds, but a translated one on a busy machine many.
+const BOOT: Duration = Duration::from_secs(120);
+/// How long a guest may take to mount its disk, or to write it out.
+const DISK: Duration = Duration::from_secs(60);
+/// How much of a failed guest's last words is passed on.
+const WORDS: usize = 600;
+
+const ROOT: &str = "root";
+const USR: &str = "usr";
+
+/// How a restarted daemon finds a machine again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MachineRecord {
+    pub(crate) sandbox: garth_runtime::SandboxRecord,
+    pub(crate) handler: Handler,
+    /// What it was started with.
+    pub(crate) memory: ByteSize,
+    pub(crate) vcpus: u32,
+    pub(crate) translated: bool,
+}
+
+/// A machine that runs in its jail.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(super) sandbox: garth_runtime::Sandbox,
+    pub(super) record: MachineRecord,
+    pub(super) vmm: Vmm,
+    pub(super) place: Place,
+}
+
+impl Guest {
+    /// One that an earlier daemon started.
+    pub(super) fn of(
+        sandbox: garth_runtime::Sandbox,
+        record: &MachineRecord,
+        directory: std::path::PathBuf,
+    ) -> Result<Self, Error> {
+        let vmm = Vmm::find(record.handler).explain()?;
+        let place = Place { own: directory.join("own"), host: directory };
+        Ok(Self { sandbox, record: record.clone(), vmm, place })
+    }
+
+    pub(super) fn channel(&self) -> ChannelAddress {
+        self.vmm.channel(&self.place)
+    }
+
+    pub(super) fn control(&self) -> Result<Control, Error> {
+        self.vmm.control(&self.place).explain()
+    }
+
+    /// Processors at once. Memory within what the machine was started with, as far as the guest gives it back.
+    pub(super) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.translated)?).explain()?;
+        if limits.memory != self.record.memory {
+            self.control()?.balloon(limits.memory.min(self.record.memory)).explain()?;
+        }
+        Ok(())
+    }
+}
+
+/// A machine that is being started.
+struct Started {
+    guest: Guest,
+    control: Control,
+    console: UnixStream,
+    errors: File,
+}
+
+impl Host {
+    /// What guests start from, made when it is not there yet.
+    fn artifacts(&self) -> Result<Artifacts, Error> {
+        let find = || Artifacts::find(&self.guests.cache_dir, self.agent).map_err(super::guest::explain);
+        if let Some(found) = find()? {
+            return Ok(found);
+        }
+        tracing::info!("making what microVMs start from");
+        self.setup_microvm(garth_vm::guest::KernelSource::Distribution, &mut |_| {})?;
+        find()?.ok_or_else(|| ErrorKind::Guest.into())
+    }
+
+    /// Starts a project's machine on its disk.
+    pub(super) fn start_machine(&self, order: Order<'_>, handler: Handler, disk: &GuestDisk) -> Result<Live, Error> {
+        let tree = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
+        let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
+        let machine = self.machine(&order, handler, disk, usr)?;
+        let begin = begin(&order, usr_disk(&machine), order.lease.link)?;
+        disk.forget_memory().explain()?;
+        let mut started = self.launch(&order, handler, &machine, Begin::Boot)?;
+        let agent = started.agent();
+        let done = boot(&mut started, &machine, &agent).and_then(|()| tell(&agent, "begin", &begin));
+        self.adopt(started, agent, done)
+    }
+
+    /// Keeps a machine's memory on disk and ends it. After an error it runs on.
+    pub(in crate::local) fn save_machine(
+        &self,
+        project: &Project,
+        sandbox: &HostSandbox,
+        agent: &Arc<Agent>,
+    ) -> Result<(), Error> {
+        let disk = self.pool()?.guest_disk(project.id).ok_or(ErrorKind::DiskMissing(project.id))?;
+        runtime()
+            .block_on(agent.post("/garth/guest/freeze", Vec::new(), DISK))
+            .map_err(|error| error.step("write the disk out"))?;
+        disk.forget_memory().explain()?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(disk.memory())
+            .map_err(|error| Error::because(ErrorKind::Storage, error).step("keep the memory"))?;
+        let mut control = sandbox.control()?;
+        control.pause().explain()?;
+        if let Err(error) = control.save(&disk.memory()).explain() {
+            let resumed = control.resume().explain();
+            return disk.forget_memory().explain().and(resumed).and(Err(error.step("keep the memory")));
+        }
+        drop(control);
+        sandbox.destroy()?;
+        if let Some(entry) = &project.sandbox {
+            self.network.release(entry.id);
+        }
+        Ok(())
+    }
+
+    /// A machine whose memory was kept goes on.
+    pub(in crate::local) fn wake(&self, order: Order<'_>) -> Result<Live, Error> {
+        let disk = self.pool()?.guest_disk(order.project.id).ok_or(ErrorKind::DiskMissing(order.project.id))?;
+        let entry = order.project.sandbox.as_ref().ok_or(ErrorKind::Sandbox)?;
+        let Some(SandboxRecord::Machine(record)) = &entry.record else { return Err(ErrorKind::Sandbox.into()) };
+        let (handler, shape) = (entry.handler, (record.memory, record.vcpus));
+        let tree = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
+        let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
+        let machine = self.machine(&order, handler, &disk, usr)?;
+        let machine = Machine { memory: shape.0, vcpus: shape.1, ..machine };
+        let again = again(&order, order.lease.link)?;
+        let mut started = self.launch(&order, handler, &machine, Begin::Restore)?;
+        let agent = started.agent();
+        let loaded =
+            started.control.load(&machine, &disk.memory()).explain().map_err(|error| error.step("load memory"));
+        let done = loaded.and_then(|()| {
+            // From the first instruction on the disk is another: this memory must never meet it again.
+            disk.forget_memory().explain()?;
+            started.control.resume().explain()?;
+            runtime().block_on(agent.booted(DISK))?;
+            tell(&agent, "again", &again)
+        });
+        self.adopt(started, agent, done)
+    }
+
+    fn adopt(&self, started: Started, agent: Arc<Agent>, done: Result<(), Error>) -> Result<Live, Error> {
+        let Started { guest, console, errors, control } = started;
+        drop(control);
+        match done {
+            // The console's end goes: what it says from now on is nobody's, and costs nothing.
+            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(guest), agent),
+            Err(error) => {
+                let last = last_words(&console, errors);
+                guest.sandbox.destroy().explain()?;
+                Err(match last {
+                    Some(last) => error.hint(format!("the machine's last words: {last}")),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    fn machine(
+        &self,
+        order: &Order<'_>,
+        handler: Handler,
+        disk: &GuestDisk,
+        usr: Option<std::path::PathBuf>,
+    ) -> Result<Machine, Error> {
+        let limits = order.project.spec.limits;
+        if limits.memory < LEAST_MEMORY {
+            let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
+            return Err(Error::from(kind)
+                .hint(format!("a guest's kernel needs {LEAST_MEMORY}: garth set NAME --memory {LEAST_MEMORY}")));
+        }
+        let accelerator = microvm::accelerator(handler, &self.here())?;
+        let artifacts = self.artifacts()?;
+        let drive = |serial: &str, file, access| Drive { serial: serial.to_owned(), file, access };
+        let mut drives = vec![drive(ROOT, disk.file(), DriveAccess::ReadWrite)];
+        drives.extend(usr.map(|file| drive(USR, file, DriveAccess::ReadOnly)));
+        Ok(Machine {
+            vcpus: limits.cpus.millis().div_ceil(1000),
+            memory: ByteSize::mib(u32::try_from(limits.memory.bytes() >> 20).unwrap_or(u32::MAX)),
+            kernel: artifacts.vmlinux(),
+            initrd: artifacts.initrd(),
+            drives,
+            nic: order.lease.link.map(|link| Nic { mac: link.mac }),
+            accelerator,
+        })
+    }
+
+    fn launch(&self, order: &Order<'_>, handler: Handler, machine: &Machine, begin: Begin) -> Result<Started, Error> {
+        let vmm = Vmm::find(handler).explain()?;
+        let sandboxes = self.sandboxes()?;
+        let jail = sandboxes.new_jail(order.id).explain()?;
+        let place = Place { host: jail.directory().to_owned(), own: jail.own() };
+        let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("prepare the machine");
+        let writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
+        writable.map(|drive| jail.give(&drive.file)).collect::<std::io::Result<()>>().map_err(doing)?;
+        let launch = vmm.launch(machine, begin);
+        let channel = UnixListener::bind(place.channel()).map_err(doing)?;
+        let orders = UnixListener::bind(place.control()).map_err(doing)?;
+        let (console, theirs) = UnixStream::pair().map_err(doing)?;
+        let (errors, said) = std::io::pipe().map_err(doing)?;
+        rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
+        let fds: Vec<BorrowedFd<'_>> = launch
+            .descriptors
+            .iter()
+            .map(|descriptor| match descriptor {
+                Descriptor::Channel => Ok(channel.as_fd()),
+                Descriptor::Control => Ok(orders.as_fd()),
+                Descriptor::Console => Ok(theirs.as_fd()),
+                Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
+            })
+            .collect::<Result<_, ErrorKind>>()?;
+        let translated = machine.accelerator == Accelerator::Tcg;
+        let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
+        let sandbox = jail.start(&plan, &fds, said.into()).explain()?;
+        let record = MachineRecord {
+            sandbox: sandbox.record(),
+            handler,
+            memory: machine.memory,
+            vcpus: machine.vcpus,
+            translated,
+        };
+        let errors = File::from(OwnedFd::from(errors));
+        match vmm.control(&place).explain() {
+            Ok(control) => Ok(Started { guest: Guest { sandbox, record, vmm, place }, control, console, errors }),
+            Err(error) => {
+                let last = last_words(&console, errors);
+                sandbox.destroy().explain()?;
+                let error = error.step("start the machine");
+                Err(match last {
+                    Some(last) => error.hint(last),
+                    None => error,
+                })
+            }
+        }
+    }
+}
+
+impl Started {
+    fn agent(&self) -> Arc<Agent> {
+        Arc::new(Agent::behind(Door::Channel(Channel::new(self.guest.channel()))))
+    }
+}
+
+/// Waits for the guest's agent, or for the end of the machine.
+fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
+    started.control.start(machine).explain()?;
+    let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("watch");
+    let pidfd = started.guest.sandbox.pidfd().try_clone_to_owned().map_err(doing)?;
+    runtime().block_on(async {
+        let ended = super::sandbox::watch(pidfd).map_err(doing)?;
+        tokio::select! {
+            booted = agent.booted(BOOT) => booted.map_err(|error| error.step("boot the guest")),
+            _ = ended.readable() => Err(Error::from(ErrorKind::Machine).step("boot the guest")),
+        }
+    })
+}
+
+/// Everything here runs on threads that may block.
+fn runtime() -> tokio::runtime::Handle {
+    tokio::runtime::Handle::current()
+}
+
+fn tell<T: Serialize>(agent: &Arc<Agent>, what: &str, order: &T) -> Result<(), Error> {
+    let json = serde_json::to_vec(order).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+    let answer = runtime().block_on(agent.post(&format!("/garth/guest/{what}"), json, DISK))?;
+    let begun: GuestBegun = serde_json::from_slice(&answer).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+    tracing::debug!(kernel = begun.kernel, what, "the guest has its orders");
+    Ok(())
+}
+
+/// Limits of the program: the guest's memory and its own.
+fn outer(limits: &Limits, memory: ByteSize, translated: bool) -> Result<Limits, Error> {
+    let own = OVERHEAD + if translated { TRANSLATOR } else { 0 };
+    let memory = ByteSize::from_bytes(memory.bytes().saturating_add(own));
+    let memory = memory.map_err(|error| Error::because(ErrorKind::Start, error))?;
+    Ok(Limits { memory, pids: THREADS, ..*limits })
+}
+
+fn plan(launch: Launch, limits: Limits, place: &Place) -> JailPlan {
+    let mut shown: Vec<Shown> = launch
+        .shown
+        .into_iter()
+        .map(|shown| Shown { from: shown.from, at: shown.at, access: access(shown.access) })
+        .collect();
+    shown.push(Shown { from: place.own.clone(), at: "/own".into(), access: Access::Write });
+    shown.extend(["/dev/null", "/dev/urandom"].map(|device| Shown {
+        from: device.into(),
+        at: device.into(),
+        access: Access::Device,
+    }));
+    JailPlan { program: launch.program, arguments: launch.arguments, shown, limits }
+}
+
+fn access(access: garth_vm::Access) -> Access {
+    match access {
+        garth_vm::Access::Read => Access::Read,
+        garth_vm::Access::Run => Access::Run,
+        garth_vm::Access::Write => Access::Write,
+        garth_vm::Access::Device => Access::Device,
+    }
+}
+
+fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
+    let usr = machine.drives.iter().find(|drive| drive.serial == USR)?;
+    Some(BlockDisk { serial: usr.serial.clone(), filesystem: GuestFilesystem::Erofs })
+}
+
+fn begin(order: &Order<'_>, usr: Option<BlockDisk>, link: Option<garth_network::Link>) -> Result<GuestBegin, Error> {
+    let again = again(order, link)?;
+    Ok(GuestBegin {
+        generation: again.generation,
+        entropy: again.entropy,
+        realtime_ns: again.realtime_ns,
+        hostname: again.hostname,
+        machine_id: Hex(order::machine(order.project.id)),
+        hosts: again.hosts,
+        resolv_conf: again.resolv_conf,
+        network: again.network,
+        root: BlockDisk { serial: ROOT.to_owned(), filesystem: GuestFilesystem::Ext4 },
+        usr,
+        usr_alone_at: None,
+        agent: order::agent(order.project),
+    })
+}
+
+fn again(order: &Order<'_>, link: Option<garth_network::Link>) -> Result<GuestAgain, Error> {
+    let mut entropy = [0; 64];
+    getrandom::fill(&mut entropy).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    Ok(GuestAgain {
+        // Later than whatever this memory was told before, also by another daemon.
+        generation: nanoseconds,
+        entropy: Hex(entropy),
+        realtime_ns: nanoseconds,
+        network: link.zip(order.lease.addresses).map(|(link, own)| network(&link, &own)),
+        hostname: order.project.name.to_string(),
+        hosts: vec![(order::own_address(order), order.project.name.to_string())],
+        resolv_conf: order.lease.resolv_conf.clone(),
+    })
+}
+
+fn network(link: &garth_network::Link, own: &crate::local::Addresses) -> GuestNetwork {
+    GuestNetwork {
+        mac: MacAddress(link.mac),
+        ipv4: Some(Prefixed { address: own.ipv4, prefix: 32 }),
+        gateway_mac: Some(MacAddress(link.gateway_mac)),
+        gateway: Some(link.gateway4),
+        ipv6: own.ipv6.map(|address| Prefixed { address, prefix: 128 }),
+        gateway6: link.gateway6.filter(|_| own.ipv6.is_some()),
+        mtu: Some(link.mtu),
+    }
+}
+
+/// What a machine that failed had said, on its console and to its makers.
+fn last_words(console: &UnixStream, mut errors: File) -> Option<String> {
+    let mut said = Vec::new();
+    let _ = rustix::io::ioctl_fionbio(&errors, true);
+    let _ = errors.by_ref().take(64 << 10).read_to_end(&mut said);
+    let _ = console.set_nonblocking(true);
+    let _ = console.take(1 << 20).read_to_end(&mut said);
+    let text = String::from_utf8_lossy(&said);
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let from = text.char_indices().rev().nth(WORDS).map_or(0, |(at, _)| at);
+    let text = text[from..].trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}

@@ -1,0 +1,74 @@
+//! What makes a jail, as a list.
+use std::path::Path;
+
+use rustix::mount::MountFlags;
+
+use super::{Access, JailPlan};
+use crate::steps::{INERT, Step};
+
+/// Above everything of the host: what fills memory is the guest's doing.
+const OOM_SCORE_ADJ: i32 = 200;
+
+/// From the new process in its new namespaces to the program.
+pub(super) fn jail_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
+    let oom = Step::Write { at: "/proc/self/oom_score_adj", text: OOM_SCORE_ADJ.to_string() };
+    let mount = |at: &str| Step::Mount { fs: "tmpfs", at: at.to_owned(), flags: INERT, options: "mode=755,size=1m" };
+    // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
+    let mut steps = vec![Step::CoreLimit(1), oom, Step::OwnNetwork, Step::HideCgroups, Step::LeaveHostMounts];
+    // The root goes on /proc: a directory that every host has and that nothing here needs any more.
+    steps.extend([mount("/proc"), Step::Enter("/proc")]);
+    for shown in &plan.shown {
+        let at = below(&shown.at);
+        let parents = Path::new(&at).ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+        let mut parents: Vec<_> = parents.map(|path| Step::Directory(path.display().to_string())).collect();
+        parents.reverse();
+        steps.extend(parents);
+        steps.push(Step::Expose { from: shown.from.clone(), at, flags: flags(shown.access) });
+    }
+    steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
+    steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges]);
+    steps
+}
+
+fn below(path: &Path) -> String {
+    path.strip_prefix("/").unwrap_or(path).display().to_string()
+}
+
+fn flags(access: Access) -> MountFlags {
+    match access {
+        Access::Read => INERT | MountFlags::RDONLY,
+        Access::Run => MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY,
+        Access::Write => INERT,
+        Access::Device => MountFlags::NOSUID | MountFlags::NOEXEC,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use garth_spec::Limits;
+
+    use super::*;
+    use crate::jail::Shown;
+
+    #[test]
+    fn nothing_is_shown_after_the_root_is_left_and_the_user_comes_last() {
+        let shown = Shown { from: "/usr/lib/x.so".into(), at: "/lib/x.so".into(), access: Access::Run };
+        let plan = JailPlan {
+            program: "/vmm".to_owned(),
+            arguments: Vec::new(),
+            shown: vec![shown],
+            limits: Limits::default(),
+        };
+        let steps = jail_steps(&plan, 7);
+        let at = |wanted: &Step| steps.iter().position(|step| step == wanted).expect("a step");
+        let expose = Step::Expose {
+            from: "/usr/lib/x.so".into(),
+            at: "lib/x.so".to_owned(),
+            flags: MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY,
+        };
+        assert!(at(&Step::Directory("lib".to_owned())) < at(&expose));
+        assert!(at(&expose) < at(&Step::BecomeRoot(".")));
+        assert!(at(&Step::BecomeRoot(".")) < at(&Step::BecomeUser(7)));
+        assert_eq!(steps.last(), Some(&Step::NoNewPrivileges));
+    }
+}

@@ -1,0 +1,35 @@
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::Error;
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(super) fn of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// The SHA-256 of a file.
+pub(super) fn of_file(path: &Path) -> Result<String, Error> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hexadecimal(&hash.finalize())),
+                length => hash.update(&buffer[..length]),
+            }
+        }
+    };
+    read().map_err(Error::file("read", path))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

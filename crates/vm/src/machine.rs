@@ -1,0 +1,83 @@
+//! What a guest is made of, whichever program runs it.
+
+use std::path::PathBuf;
+
+use garth_spec::ByteSize;
+
+/// A machine. Paths are the host's and trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Virtual processors, one at least.
+    pub vcpus: u32,
+    /// Its memory, in whole MiB.
+    pub memory: ByteSize,
+    /// An ELF kernel.
+    pub kernel: PathBuf,
+    /// The first root filesystem.
+    pub initrd: PathBuf,
+    /// Its disks; the guest tells them by serial, not by order.
+    pub drives: Vec<Drive>,
+    /// Its network interface; the tap comes as a descriptor.
+    pub nic: Option<Nic>,
+    /// What runs its instructions.
+    pub accelerator: Accelerator,
+}
+
+/// A disk, in raw form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// Up to 20 letters and digits: all that a virtio disk can tell (VIRTIO 1.2, 5.2.6).
+    pub serial: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Whether the guest may write.
+    pub access: DriveAccess,
+}
+
+/// Whether a guest may write to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriveAccess {
+    /// Many guests may have it.
+    ReadOnly,
+    /// This guest alone has it. What it discards is given back to the host.
+    ReadWrite,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nic {
+    /// Its hardware address.
+    pub mac: [u8; 6],
+}
+
+/// What runs a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor, through KVM.
+    Kvm,
+    /// QEMU's translator: ten to fifty times slower, and the boundary is a program's and not the processor's.
+    Tcg,
+}
+
+/// How a machine begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Its kernel starts.
+    Boot,
+    /// It waits for a snapshot.
+    Restore,
+}
+
+impl Machine {
+    /// What the kernel is told.
+    pub(crate) fn command_line(&self) -> String {
+        // `quiet` alone saves a tenth of the boot; a guest that panics ends the machine, and with it the sandbox.
+        let mut words = "console=ttyS0 quiet reboot=t panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1".to_owned();
+        if self.accelerator == Accelerator::Tcg {
+            // Without a PIT there is nothing to calibrate against: the kernel would hang now and then.
+            let khz = garth_kernel::tsc::khz();
+            words += &format!(" mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={}", khz * 4);
+        }
+        words
+    }
+}

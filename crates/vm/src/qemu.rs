@@ -1,0 +1,163 @@
+//! QEMU: its command line, and orders by QMP. Where KVM does not work it translates the guest's instructions.
+
+mod control;
+mod qmp;
+
+use std::path::{Path, PathBuf};
+
+use garth_spec::ByteSize;
+
+use crate::error::Error;
+use crate::machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
+use crate::program::Program;
+use crate::vmm::{Access, Capabilities, Descriptor, Launch, Shown};
+
+pub use control::Control;
+
+/// The name of the guest's channel, as the agent looks for it.
+const CHANNEL: &str = "garth.agent";
+
+pub(crate) const CAPABILITIES: Capabilities =
+    Capabilities { emulates: true, vmgenid: false, shared_memory: true, virtiofs: true };
+
+/// Where firmware and modules are, in Debian and in what builds it by itself.
+const DATA: [&str; 3] = ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu"];
+const MODULES: [&str; 3] =
+    ["/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib64/qemu", "/usr/local/lib/x86_64-linux-gnu/qemu"];
+
+/// QEMU's translator keeps translated code in so much memory; beyond 64 MiB nothing measured became faster.
+const TRANSLATED: u32 = 64;
+
+/// An installed QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qemu(Program);
+
+impl Qemu {
+    pub(crate) fn find() -> Result<Self, Error> {
+        Program::find("qemu-system-x86_64", "apt-get install qemu-system-x86").map(Self)
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    pub(crate) fn launch(&self, machine: &Machine, begin: Begin) -> Launch {
+        let mut descriptors = vec![Descriptor::Channel, Descriptor::Control, Descriptor::Console];
+        descriptors.extend(machine.nic.map(|_| Descriptor::Tap));
+        Launch {
+            program: self.0.path.display().to_string(),
+            arguments: arguments(machine, begin),
+            shown: self.shown(machine),
+            descriptors,
+        }
+    }
+
+    fn shown(&self, machine: &Machine) -> Vec<Shown> {
+        let mut shown: Vec<Shown> = self.0.shown().collect();
+        let there = |path: &&str| Path::new(path).is_dir();
+        let same = |path: &str, access| Shown { from: path.into(), at: path.into(), access };
+        shown.extend(DATA.iter().filter(|path| there(path)).map(|path| same(path, Access::Read)));
+        shown.extend(MODULES.iter().filter(|path| there(path)).map(|path| same(path, Access::Run)));
+        if machine.accelerator == Accelerator::Kvm {
+            shown.push(same("/dev/kvm", Access::Device));
+        }
+        let file = |from: &PathBuf, at: String, access| Shown { from: from.clone(), at: at.into(), access };
+        shown.push(file(&machine.kernel, "/guest/vmlinux".to_owned(), Access::Read));
+        shown.push(file(&machine.initrd, "/guest/initrd.img".to_owned(), Access::Read));
+        shown.extend(machine.drives.iter().map(|drive| {
+            let access = match drive.access {
+                DriveAccess::ReadOnly => Access::Read,
+                DriveAccess::ReadWrite => Access::Write,
+            };
+            file(&drive.file, inside(drive), access)
+        }));
+        shown
+    }
+}
+
+/// Where a drive's file is in the jail.
+fn inside(drive: &Drive) -> String {
+    format!("/disks/{}", drive.serial)
+}
+
+/// The guest's devices must be the same for a snapshot and the machine that it is loaded into: they depend on what the
+/// machine is and never on where it runs.
+fn arguments(machine: &Machine, begin: Begin) -> Vec<String> {
+    let mut words = Words(Vec::new());
+    words.add("-name", "garth");
+    words.0.extend(["-no-user-config", "-nodefaults", "-no-reboot", "-S"].map(str::to_owned));
+    words.add("-display", "none");
+    // No PIT and no PIC: their stray interrupt ends a direct boot of the kernel in an oops now and then.
+    words.add("-machine", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on,usb=off");
+    match machine.accelerator {
+        Accelerator::Kvm => {
+            words.add("-accel", "kvm");
+            words.add("-cpu", "host");
+        }
+        Accelerator::Tcg => {
+            words.add("-accel", format!("tcg,tb-size={TRANSLATED}"));
+            words.add("-cpu", "max");
+        }
+    }
+    words.add("-m", format!("{}M", mib(machine.memory)));
+    words.add("-smp", machine.vcpus.to_string());
+    words.add("-kernel", "/guest/vmlinux");
+    words.add("-initrd", "/guest/initrd.img");
+    words.add("-append", machine.command_line());
+    words.add("-global", "virtio-mmio.force-legacy=false");
+    words.add("-chardev", "socket,id=channel,fd=%fd0%,server=on,wait=off");
+    words.add("-device", "virtio-serial-device,max_ports=2");
+    words.add("-device", format!("virtserialport,chardev=channel,name={CHANNEL}"));
+    words.add("-chardev", "socket,id=control,fd=%fd1%,server=on,wait=off");
+    words.add("-mon", "chardev=control,mode=control");
+    words.add("-chardev", "socket,id=console,fd=%fd2%");
+    words.add("-serial", "chardev:console");
+    words.add("-object", "rng-random,id=random,filename=/dev/urandom");
+    words.add("-device", "virtio-rng-device,rng=random");
+    words.add("-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on");
+    machine.drives.iter().for_each(|drive| words.drive(drive));
+    if let Some(nic) = machine.nic {
+        words.nic(nic);
+    }
+    if begin == Begin::Restore {
+        words.add("-incoming", "defer");
+    }
+    // Last, so that what is named above is open by then (qemu(1), "-sandbox").
+    words.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    words.0
+}
+
+pub(crate) fn mib(size: ByteSize) -> u64 {
+    size.bytes() >> 20
+}
+
+struct Words(Vec<String>);
+
+impl Words {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+
+    fn drive(&mut self, drive: &Drive) {
+        let (serial, file) = (&drive.serial, inside(drive));
+        let access = match drive.access {
+            DriveAccess::ReadOnly => "read-only=on",
+            // A flush of the guest's is one of the host's, and a hole of the guest's is one of the host's.
+            DriveAccess::ReadWrite => "read-only=off,discard=unmap,detect-zeroes=unmap",
+        };
+        self.add(
+            "-blockdev",
+            format!("driver=raw,node-name={serial},{access},file.driver=file,file.filename={file},file.locking=off"),
+        );
+        self.add("-device", format!("virtio-blk-device,id=disk-{serial},drive={serial},serial={serial}"));
+    }
+
+    fn nic(&mut self, nic: Nic) {
+        let mac = nic.mac.map(|byte| format!("{byte:02x}")).join(":");
+        self.add("-netdev", "tap,id=net,fd=%fd3%");
+        self.add("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+    }
+}
+
+#[cfg(test)]
+mod tests;
