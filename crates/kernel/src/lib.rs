@@ -11,6 +11,7 @@ pub mod floor;
 pub mod idmap;
 pub mod keyring;
 pub mod kvm;
+pub mod landlock;
 pub mod loopdev;
 pub mod memfd;
 pub mod namespace;

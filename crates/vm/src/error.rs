@@ -1,5 +1,8 @@
 use std::io;
 
+/// Words of a program that are passed on.
+const LONGEST_WORDS: usize = 200;
+
 /// What went wrong with a machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,6 +67,9 @@ pub enum SnapshotFault {
     /// Not what was written.
     #[error("it is damaged")]
     Damaged,
+    /// Of a format that this version does not read.
+    #[error("it is of format {0}, which this version of garth does not read")]
+    OtherFormat(u64),
     /// Written by another program.
     #[error("it was written by {wrote}, and {reads} is here")]
     OtherVmm {
@@ -106,6 +112,32 @@ impl Error {
 
     pub(crate) fn missing(program: impl Into<String>, what: impl Into<String>) -> Self {
         ErrorKind::Missing { program: program.into(), what: what.into() }.into()
+    }
+
+    /// The program said no, in words that cannot be trusted: a line of them is kept, and nothing that moves a cursor.
+    pub(crate) fn refused(order: &str, said: &str) -> Self {
+        let line = said.lines().next().unwrap_or_default();
+        let said = line.chars().filter(|letter| !letter.is_control()).take(LONGEST_WORDS).collect();
+        ErrorKind::Refused { order: order.to_owned(), said }.into()
+    }
+
+    /// The program answered and nobody knows what.
+    pub(crate) fn nonsense(order: &str) -> Self {
+        ErrorKind::Nonsense { order: order.to_owned() }.into()
+    }
+
+    /// The program did not answer.
+    pub(crate) fn silent(order: &str) -> Self {
+        ErrorKind::Silent { order: order.to_owned() }.into()
+    }
+
+    /// A connection to the program that failed.
+    pub(crate) fn connection(error: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+        match error.kind() {
+            BrokenPipe | ConnectionRefused | ConnectionReset | NotFound => ErrorKind::Gone.into(),
+            _ => Self::io("talk to the machine")(error),
+        }
     }
 
     /// A call of the system that failed.

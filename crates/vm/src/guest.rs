@@ -12,7 +12,7 @@
 
 mod artifacts;
 mod compression;
-mod digest;
+pub(crate) mod digest;
 mod error;
 mod initramfs;
 mod kernel;

@@ -13,14 +13,25 @@
 //! an agent.
 #![forbid(unsafe_code)]
 
+mod channel;
+pub mod cloud_hypervisor;
 mod error;
+pub mod firecracker;
 pub mod guest;
 pub mod host;
+mod http;
+mod inside;
 mod machine;
+#[cfg(test)]
+mod mock;
 mod program;
 pub mod qemu;
+mod snapshot;
+mod socket;
 mod vmm;
 
+pub use channel::{AGENT_PORT, ChannelAddress};
 pub use error::{Error, ErrorKind, SnapshotFault};
 pub use machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
-pub use vmm::{AGENT_PORT, Access, Capabilities, ChannelAddress, Control, Descriptor, Launch, Place, Shown, Vmm};
+pub use snapshot::{Saved, Snapshot};
+pub use vmm::{Access, Capabilities, Control, Descriptor, Launch, Place, Shown, Vmm};

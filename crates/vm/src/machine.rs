@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use garth_spec::ByteSize;
 
+use crate::snapshot::Snapshot;
+
 /// A machine. Paths are the host's and trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -17,7 +19,7 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// Its disks; the guest tells them by serial, not by order.
     pub drives: Vec<Drive>,
-    /// Its network interface; the tap comes as a descriptor.
+    /// Its network interface.
     pub nic: Option<Nic>,
     /// What runs its instructions.
     pub accelerator: Accelerator,
@@ -60,15 +62,27 @@ pub enum Accelerator {
 }
 
 /// How a machine begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
+#[derive(Debug, Clone, Copy)]
+pub enum Begin<'a> {
     /// Its kernel starts.
     Boot,
-    /// It waits for a snapshot.
-    Restore,
+    /// It waits for this snapshot: some programs must see its files.
+    Restore(&'a Snapshot),
+}
+
+impl Nic {
+    /// `02:00:00:00:00:01`.
+    pub(crate) fn mac_text(self) -> String {
+        self.mac.map(|byte| format!("{byte:02x}")).join(":")
+    }
 }
 
 impl Machine {
+    /// Its memory, as programs take it.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.memory.bytes() >> 20
+    }
+
     /// What the kernel is told.
     pub(crate) fn command_line(&self) -> String {
         // `quiet` alone saves a tenth of the boot; a guest that panics ends the machine, and with it the sandbox.

@@ -26,6 +26,23 @@ impl Program {
         Self::at(found.ok_or_else(|| Error::missing(name, install))?)
     }
 
+    /// The same; a variable of the environment may name the file.
+    pub(crate) fn named(variable: &str, name: &str, install: &str) -> Result<Self, Error> {
+        match std::env::var_os(variable) {
+            None => Self::find(name, install),
+            Some(path) if Path::new(&path).is_file() => Self::at(path.into()),
+            Some(path) => Err(Error::missing(Path::new(&path).display().to_string(), format!("{variable} names it"))),
+        }
+    }
+
+    /// Refuses a program that is not what its name says.
+    pub(crate) fn saying(self, word: &str) -> Result<Self, Error> {
+        match self.version.starts_with(word) {
+            true => Ok(self),
+            false => Err(ErrorKind::NotAVmm { program: self.path.display().to_string() }.into()),
+        }
+    }
+
     /// The program at this path.
     pub(crate) fn at(path: PathBuf) -> Result<Self, Error> {
         let said = output(Command::new(&path).arg("--version"))?;

@@ -3,11 +3,10 @@
 mod control;
 mod qmp;
 
-use std::path::{Path, PathBuf};
-
-use garth_spec::ByteSize;
+use std::path::Path;
 
 use crate::error::Error;
+use crate::inside;
 use crate::machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
 use crate::program::Program;
 use crate::vmm::{Access, Capabilities, Descriptor, Launch, Shown};
@@ -41,7 +40,7 @@ impl Qemu {
         &self.0.version
     }
 
-    pub(crate) fn launch(&self, machine: &Machine, begin: Begin) -> Launch {
+    pub(crate) fn launch(&self, machine: &Machine, begin: Begin<'_>) -> Launch {
         let mut descriptors = vec![Descriptor::Channel, Descriptor::Control, Descriptor::Console];
         descriptors.extend(machine.nic.map(|_| Descriptor::Tap));
         Launch {
@@ -49,6 +48,7 @@ impl Qemu {
             arguments: arguments(machine, begin),
             shown: self.shown(machine),
             descriptors,
+            tap: None,
         }
     }
 
@@ -59,30 +59,17 @@ impl Qemu {
         shown.extend(DATA.iter().filter(|path| there(path)).map(|path| same(path, Access::Read)));
         shown.extend(MODULES.iter().filter(|path| there(path)).map(|path| same(path, Access::Run)));
         if machine.accelerator == Accelerator::Kvm {
-            shown.push(same("/dev/kvm", Access::Device));
+            shown.push(inside::device(inside::KVM));
         }
-        let file = |from: &PathBuf, at: String, access| Shown { from: from.clone(), at: at.into(), access };
-        shown.push(file(&machine.kernel, "/guest/vmlinux".to_owned(), Access::Read));
-        shown.push(file(&machine.initrd, "/guest/initrd.img".to_owned(), Access::Read));
-        shown.extend(machine.drives.iter().map(|drive| {
-            let access = match drive.access {
-                DriveAccess::ReadOnly => Access::Read,
-                DriveAccess::ReadWrite => Access::Write,
-            };
-            file(&drive.file, inside(drive), access)
-        }));
+        shown.push(inside::device(inside::RANDOM));
+        shown.extend(inside::files(machine));
         shown
     }
 }
 
-/// Where a drive's file is in the jail.
-fn inside(drive: &Drive) -> String {
-    format!("/disks/{}", drive.serial)
-}
-
 /// The guest's devices must be the same for a snapshot and the machine that it is loaded into: they depend on what the
 /// machine is and never on where it runs.
-fn arguments(machine: &Machine, begin: Begin) -> Vec<String> {
+fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
     let mut words = Words(Vec::new());
     words.add("-name", "garth");
     words.0.extend(["-no-user-config", "-nodefaults", "-no-reboot", "-S"].map(str::to_owned));
@@ -99,10 +86,10 @@ fn arguments(machine: &Machine, begin: Begin) -> Vec<String> {
             words.add("-cpu", "max");
         }
     }
-    words.add("-m", format!("{}M", mib(machine.memory)));
+    words.add("-m", format!("{}M", machine.memory_mib()));
     words.add("-smp", machine.vcpus.to_string());
-    words.add("-kernel", "/guest/vmlinux");
-    words.add("-initrd", "/guest/initrd.img");
+    words.add("-kernel", inside::KERNEL);
+    words.add("-initrd", inside::INITRD);
     words.add("-append", machine.command_line());
     words.add("-global", "virtio-mmio.force-legacy=false");
     words.add("-chardev", "socket,id=channel,fd=%fd0%,server=on,wait=off");
@@ -112,23 +99,19 @@ fn arguments(machine: &Machine, begin: Begin) -> Vec<String> {
     words.add("-mon", "chardev=control,mode=control");
     words.add("-chardev", "socket,id=console,fd=%fd2%");
     words.add("-serial", "chardev:console");
-    words.add("-object", "rng-random,id=random,filename=/dev/urandom");
+    words.add("-object", format!("rng-random,id=random,filename={}", inside::RANDOM));
     words.add("-device", "virtio-rng-device,rng=random");
     words.add("-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on");
     machine.drives.iter().for_each(|drive| words.drive(drive));
     if let Some(nic) = machine.nic {
         words.nic(nic);
     }
-    if begin == Begin::Restore {
+    if matches!(begin, Begin::Restore(_)) {
         words.add("-incoming", "defer");
     }
     // Last, so that what is named above is open by then (qemu(1), "-sandbox").
     words.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     words.0
-}
-
-pub(crate) fn mib(size: ByteSize) -> u64 {
-    size.bytes() >> 20
 }
 
 struct Words(Vec<String>);
@@ -139,7 +122,7 @@ impl Words {
     }
 
     fn drive(&mut self, drive: &Drive) {
-        let (serial, file) = (&drive.serial, inside(drive));
+        let (serial, file) = (&drive.serial, inside::drive(drive));
         let access = match drive.access {
             DriveAccess::ReadOnly => "read-only=on",
             // A flush of the guest's is one of the host's, and a hole of the guest's is one of the host's.
@@ -153,7 +136,7 @@ impl Words {
     }
 
     fn nic(&mut self, nic: Nic) {
-        let mac = nic.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = nic.mac_text();
         self.add("-netdev", "tap,id=net,fd=%fd3%");
         self.add("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
     }

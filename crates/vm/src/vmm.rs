@@ -5,15 +5,23 @@ use std::path::{Path, PathBuf};
 
 use garth_spec::{ByteSize, Handler};
 
+use crate::channel::{AGENT_PORT, ChannelAddress};
+use crate::cloud_hypervisor::{self, CloudHypervisor};
 use crate::error::Error;
+use crate::firecracker::{self, Firecracker};
 use crate::machine::{Begin, Machine};
 use crate::qemu::{self, Qemu};
+use crate::snapshot::{Saved, Snapshot};
 
 /// A program that runs guests.
 #[derive(Debug, Clone)]
 pub enum Vmm {
     /// QEMU: also without KVM.
     Qemu(Qemu),
+    /// Firecracker.
+    Firecracker(Firecracker),
+    /// Cloud Hypervisor.
+    CloudHypervisor(CloudHypervisor),
 }
 
 /// What a program can do.
@@ -40,6 +48,9 @@ pub struct Launch {
     pub shown: Vec<Shown>,
     /// What it must be given, in this order.
     pub descriptors: Vec<Descriptor>,
+    /// The name of the tap that it opens: one that persists, is up, belongs to the program's user, and stands in the
+    /// network namespace that the program runs in.
+    pub tap: Option<&'static str>,
 }
 
 /// A file or directory of the host, and where the program looks for it.
@@ -75,6 +86,8 @@ pub enum Descriptor {
     Control,
     /// One end of a socket that takes what the guest's console says.
     Console,
+    /// The same, to be the program's standard output. It comes last and has no number.
+    Output,
     /// The tap of the network interface.
     Tap,
 }
@@ -100,25 +113,6 @@ impl Place {
     }
 }
 
-/// How the guest's channel is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChannelAddress {
-    /// The socket is the channel.
-    Socket(PathBuf),
-    /// A socket in the program's own directory, by name: `CONNECT port` first, `OK …` back (Firecracker's vsock.md).
-    Vsock {
-        /// The program's own directory.
-        directory: PathBuf,
-        /// The socket's name there.
-        name: &'static str,
-        /// The port that the agent listens on.
-        port: u32,
-    },
-}
-
-/// The agent's port where the channel is a vsock.
-pub const AGENT_PORT: u32 = 1024;
-
 impl Vmm {
     /// The program of this handler, if it is installed and answers.
     ///
@@ -127,6 +121,8 @@ impl Vmm {
     pub fn find(handler: Handler) -> Result<Self, Error> {
         match handler {
             Handler::MicrovmQemu => Qemu::find().map(Self::Qemu),
+            Handler::MicrovmFirecracker => Firecracker::find().map(Self::Firecracker),
+            Handler::MicrovmCloudHypervisor => CloudHypervisor::find().map(Self::CloudHypervisor),
             other => Err(Error::missing(other.to_string(), "this version of garth does not have it")),
         }
     }
@@ -135,6 +131,8 @@ impl Vmm {
     pub fn version(&self) -> &str {
         match self {
             Self::Qemu(qemu) => qemu.version(),
+            Self::Firecracker(firecracker) => firecracker.version(),
+            Self::CloudHypervisor(cloud_hypervisor) => cloud_hypervisor.version(),
         }
     }
 
@@ -142,13 +140,17 @@ impl Vmm {
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Self::Qemu(_) => qemu::CAPABILITIES,
+            Self::Firecracker(_) => firecracker::CAPABILITIES,
+            Self::CloudHypervisor(_) => cloud_hypervisor::CAPABILITIES,
         }
     }
 
     /// How to start it.
-    pub fn launch(&self, machine: &Machine, begin: Begin) -> Launch {
+    pub fn launch(&self, machine: &Machine, begin: Begin<'_>) -> Launch {
         match self {
             Self::Qemu(qemu) => qemu.launch(machine, begin),
+            Self::Firecracker(firecracker) => firecracker.launch(machine, begin),
+            Self::CloudHypervisor(cloud_hypervisor) => cloud_hypervisor.launch(machine, begin),
         }
     }
 
@@ -156,29 +158,48 @@ impl Vmm {
     pub fn channel(&self, place: &Place) -> ChannelAddress {
         match self {
             Self::Qemu(_) => ChannelAddress::Socket(place.channel()),
+            Self::Firecracker(_) | Self::CloudHypervisor(_) => {
+                ChannelAddress::Vsock { directory: place.own.clone(), name: VSOCK, port: AGENT_PORT }
+            }
         }
     }
 
     /// Connects to a running program.
     pub fn control(&self, place: &Place) -> Result<Control, Error> {
-        match self {
-            Self::Qemu(_) => qemu::Control::connect(&place.control()).map(Control::Qemu),
-        }
+        let orders = match self {
+            Self::Qemu(_) => qemu::Control::connect(&place.control()).map(Orders::Qemu),
+            Self::Firecracker(_) => firecracker::Control::connect(place).map(Orders::Firecracker),
+            Self::CloudHypervisor(_) => cloud_hypervisor::Control::connect(place).map(Orders::CloudHypervisor),
+        };
+        Ok(Control { vmm: self.version().to_owned(), orders: orders? })
     }
 }
 
+/// The vsock's socket in the program's own directory.
+pub(crate) const VSOCK: &str = "vsock.sock";
+
 /// Orders for a running machine. Every call waits for the answer, for a bounded time.
 #[derive(Debug)]
-pub enum Control {
-    /// Of QEMU.
+pub struct Control {
+    /// Who writes and reads its snapshots.
+    vmm: String,
+    orders: Orders,
+}
+
+#[derive(Debug)]
+enum Orders {
     Qemu(qemu::Control),
+    Firecracker(firecracker::Control),
+    CloudHypervisor(cloud_hypervisor::Control),
 }
 
 /// Calls one function of whichever program there is.
-macro_rules! control {
-    ($self:ident, $control:ident => $call:expr) => {
-        match $self {
-            Self::Qemu($control) => $call,
+macro_rules! order {
+    ($self:ident, $orders:ident => $call:expr) => {
+        match &mut $self.orders {
+            Orders::Qemu($orders) => $call,
+            Orders::Firecracker($orders) => $call,
+            Orders::CloudHypervisor($orders) => $call,
         }
     };
 }
@@ -186,39 +207,46 @@ macro_rules! control {
 impl Control {
     /// Has the machine run for the first time.
     pub fn start(&mut self, machine: &Machine) -> Result<(), Error> {
-        control!(self, control => control.start(machine))
+        order!(self, orders => orders.start(machine))
     }
 
     /// Stops its processors.
     pub fn pause(&mut self) -> Result<(), Error> {
-        control!(self, control => control.pause())
+        order!(self, orders => orders.pause())
     }
 
     /// Has them run on.
     pub fn resume(&mut self) -> Result<(), Error> {
-        control!(self, control => control.resume())
+        order!(self, orders => orders.resume())
     }
 
-    /// Writes a paused machine's memory and devices into a directory, which is empty. The machine stays paused.
+    /// Writes a paused machine's memory and devices into a directory, which is empty and which only root enters. The
+    /// machine stays paused; it can be resumed before the snapshot is recorded.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NoSpace`]; the machine can be resumed.
-    pub fn save(&mut self, into: &Path) -> Result<(), Error> {
-        control!(self, control => control.save(into))
+    /// Whatever fails, the directory is empty again and the machine can be resumed; [`crate::ErrorKind::NoSpace`].
+    pub fn save(&mut self, machine: &Machine, into: &Path) -> Result<Saved, Error> {
+        let saved = Saved::begin(into, &self.vmm, machine)?;
+        order!(self, orders => orders.save(machine, into)).map(|()| saved)
     }
 
-    /// Gives a machine that began with [`Begin::Restore`] what [`Control::save`] wrote. It stays paused.
-    pub fn load(&mut self, machine: &Machine, from: &Path) -> Result<(), Error> {
-        control!(self, control => control.load(machine, from))
+    /// Gives a machine that began with [`Begin::Restore`] what was saved. It stays paused.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Snapshot`] when it is of another program, another machine, or not what was opened any more;
+    /// the program was not told to load it then.
+    pub fn load(&mut self, machine: &Machine, from: &Snapshot) -> Result<(), Error> {
+        from.check(&self.vmm, machine)?;
+        order!(self, orders => orders.load(from))
     }
 
     /// Asks the guest to give back all memory beyond this.
-    pub fn balloon(&mut self, memory: ByteSize) -> Result<(), Error> {
-        control!(self, control => control.balloon(memory))
+    pub fn balloon(&mut self, machine: &Machine, memory: ByteSize) -> Result<(), Error> {
+        order!(self, orders => orders.balloon(machine, memory))
     }
 
     /// A disk's file has another size now.
     pub fn resize_drive(&mut self, serial: &str, size: ByteSize) -> Result<(), Error> {
-        control!(self, control => control.resize_drive(serial, size))
+        order!(self, orders => orders.resize_drive(serial, size))
     }
 }

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -14,17 +14,18 @@ pub(super) fn of(bytes: &[u8]) -> String {
 
 /// The SHA-256 of a file.
 pub(super) fn of_file(path: &Path) -> Result<String, Error> {
-    let read = || {
-        let mut file = File::open(path)?;
-        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hexadecimal(&hash.finalize())),
-                length => hash.update(&buffer[..length]),
-            }
+    File::open(path).and_then(of_content).map_err(Error::file("read", path))
+}
+
+/// The SHA-256 of all that is left to read.
+pub(crate) fn of_content(mut content: impl Read) -> io::Result<String> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match content.read(&mut buffer)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            length => hash.update(&buffer[..length]),
         }
-    };
-    read().map_err(Error::file("read", path))
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -11,9 +11,14 @@ use serde_json::{Value, json};
 use super::qmp::Qmp;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
+use crate::snapshot::{self, Snapshot};
 
 /// How long memory may take to be written or read: some GiB on a slow disk.
 const TRANSFER: Duration = Duration::from_secs(300);
+
+/// How long QEMU may take from the end of a transfer to where it lets the machine go on.
+const SETTLING: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// In a snapshot's directory: memory and devices, as QEMU streams them.
 const STATE: &str = "state";
@@ -39,21 +44,17 @@ impl Control {
         self.0.order("cont", json!({})).map(drop)
     }
 
-    pub(crate) fn save(&mut self, into: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, _machine: &Machine, into: &Path) -> Result<(), Error> {
         let file = File::create_new(into.join(STATE)).map_err(Error::io("make the file for the machine's memory"))?;
         self.prepare()?;
         // By default QEMU spares the network: 1 GiB/s is more than any disk takes.
         self.0.order("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 30 }))?;
-        self.transfer("migrate", &file).map_err(|error| match error.kind() {
-            // QEMU says that it failed, and why only to its log.
-            ErrorKind::Refused { .. } if is_full(&file) => ErrorKind::NoSpace.into(),
-            _ => error,
-        })?;
-        file.sync_all().map_err(Error::io("write the machine's memory to disk"))
+        // QEMU says that it failed, and why only to its log.
+        self.transfer("migrate", &file).map_err(|error| snapshot::or_no_space(error, &file))
     }
 
-    pub(crate) fn load(&mut self, _machine: &Machine, from: &Path) -> Result<(), Error> {
-        let file = File::open(from.join(STATE)).map_err(Error::io("open the machine's memory"))?;
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<(), Error> {
+        let file = File::open(from.directory().join(STATE)).map_err(Error::io("open the machine's memory"))?;
         self.prepare()?;
         self.transfer("migrate-incoming", &file)
     }
@@ -67,6 +68,12 @@ impl Control {
     fn transfer(&mut self, order: &str, file: &File) -> Result<(), Error> {
         self.0.order_with("getfd", json!({ "fdname": "state" }), Some(file.as_fd()))?;
         self.0.order(order, json!({ "uri": "fd:state" }))?;
+        let outcome = self.await_transfer(order);
+        self.settle()?;
+        outcome
+    }
+
+    fn await_transfer(&mut self, order: &str) -> Result<(), Error> {
         let deadline = Instant::now() + TRANSFER;
         loop {
             let data = self.0.event("MIGRATION", deadline)?;
@@ -81,7 +88,20 @@ impl Control {
         }
     }
 
-    pub(crate) fn balloon(&mut self, memory: ByteSize) -> Result<(), Error> {
+    /// QEMU tells the end of a transfer, good or bad, before it lets a machine go on. No event tells when it does.
+    fn settle(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let status = self.0.order("query-status", json!({}))?;
+            match status.get("status").and_then(Value::as_str) {
+                Some("finish-migrate" | "inmigrate") if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                Some("finish-migrate" | "inmigrate") => return Err(Error::silent("the end of a transfer")),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub(crate) fn balloon(&mut self, _machine: &Machine, memory: ByteSize) -> Result<(), Error> {
         self.0.order("balloon", json!({ "value": memory.bytes() })).map(drop)
     }
 
@@ -90,7 +110,44 @@ impl Control {
     }
 }
 
-/// Whether the file's filesystem takes no more.
-fn is_full(file: &File) -> bool {
-    rustix::fs::fstatvfs(file).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < 1 << 20)
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::mock::machine;
+
+    #[test]
+    fn a_save_ends_when_the_machine_can_go_on() {
+        let directory = tempfile::tempdir().expect("directory");
+        let socket = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).expect("listen");
+        let qemu = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let lines = BufReader::new(stream.try_clone().expect("clone")).lines();
+            stream.write_all(b"{\"QMP\": {}}\n").expect("greet");
+            let mut statuses = ["postmigrate", "finish-migrate", "finish-migrate"].to_vec();
+            for line in lines.map_while(Result::ok) {
+                let order: Value = serde_json::from_str(&line).expect("JSON");
+                let answer = match order["execute"].as_str() {
+                    Some("migrate") => {
+                        let ended = json!({ "event": "MIGRATION", "data": { "status": "completed" } });
+                        format!("{}\n{ended}\n", json!({ "return": {} }))
+                    }
+                    Some("query-status") => {
+                        let status = statuses.pop().expect("asked until it may go on and no longer");
+                        format!("{}\n", json!({ "return": { "status": status } }))
+                    }
+                    _ => format!("{}\n", json!({ "return": {} })),
+                };
+                stream.write_all(answer.as_bytes()).expect("answer");
+            }
+            statuses
+        });
+        let mut control = Control::connect(&socket).expect("connected");
+        control.save(&machine(), directory.path()).expect("saved");
+        drop(control);
+        assert_eq!(qemu.join().expect("answered"), Vec::<&str>::new());
+    }
 }

@@ -17,8 +17,6 @@ use crate::error::{Error, ErrorKind};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than any answer to an order of ours.
 const LONGEST_LINE: usize = 1 << 20;
-/// Words of the program that are passed on.
-const LONGEST_WORDS: usize = 200;
 
 /// A connection.
 #[derive(Debug)]
@@ -29,12 +27,12 @@ pub(super) struct Qmp {
 
 impl Qmp {
     pub(super) fn connect(socket: &Path) -> Result<Self, Error> {
-        let stream = UnixStream::connect(socket).map_err(gone)?;
+        let stream = UnixStream::connect(socket).map_err(Error::connection)?;
         let mut qmp = Self { stream, unread: Vec::new() };
         let deadline = Instant::now() + PATIENCE;
         let greeting = qmp.line("the greeting", deadline)?;
         if greeting.get("QMP").is_none() {
-            return Err(nonsense("the greeting"));
+            return Err(Error::nonsense("the greeting"));
         }
         qmp.order("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -63,10 +61,9 @@ impl Qmp {
             }
             if let Some(error) = line.get("error") {
                 let said = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
-                let said = said.lines().next().unwrap_or_default().chars().take(LONGEST_WORDS).collect();
-                return Err(ErrorKind::Refused { order: order.to_owned(), said }.into());
+                return Err(Error::refused(order, said));
             }
-            return line.get_mut("return").map(Value::take).ok_or_else(|| nonsense(order));
+            return line.get_mut("return").map(Value::take).ok_or_else(|| Error::nonsense(order));
         }
     }
 
@@ -81,7 +78,7 @@ impl Qmp {
     }
 
     fn send(&mut self, mut bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
-        self.stream.set_write_timeout(Some(PATIENCE)).map_err(gone)?;
+        self.stream.set_write_timeout(Some(PATIENCE)).map_err(Error::connection)?;
         let mut fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
         while !bytes.is_empty() {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -93,7 +90,7 @@ impl Qmp {
             let sent = rustix::io::retry_on_intr(|| {
                 rustix::net::sendmsg(self.stream.as_fd(), &[IoSlice::new(bytes)], &mut control, flags)
             });
-            bytes = &bytes[sent.map_err(|error| gone(error.into()))?..];
+            bytes = &bytes[sent.map_err(|error| Error::connection(error.into()))?..];
             fds.clear();
         }
         Ok(())
@@ -103,22 +100,21 @@ impl Qmp {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
-                return serde_json::from_slice(&line).map_err(|_| nonsense(order));
+                return serde_json::from_slice(&line).map_err(|_| Error::nonsense(order));
             }
             if self.unread.len() > LONGEST_LINE {
-                return Err(nonsense(order));
+                return Err(Error::nonsense(order));
             }
             self.read(order, deadline)?;
         }
     }
 
     fn read(&mut self, order: &str, deadline: Instant) -> Result<(), Error> {
-        let silent = || Error::from(ErrorKind::Silent { order: order.to_owned() });
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(silent());
+            return Err(Error::silent(order));
         }
-        self.stream.set_read_timeout(Some(left)).map_err(gone)?;
+        self.stream.set_read_timeout(Some(left)).map_err(Error::connection)?;
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
             Ok(0) => Err(ErrorKind::Gone.into()),
@@ -127,23 +123,11 @@ impl Qmp {
                 Ok(())
             }
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                Err(silent())
+                Err(Error::silent(order))
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(gone(error)),
+            Err(error) => Err(Error::connection(error)),
         }
-    }
-}
-
-fn nonsense(order: &str) -> Error {
-    ErrorKind::Nonsense { order: order.to_owned() }.into()
-}
-
-fn gone(error: std::io::Error) -> Error {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
-    match error.kind() {
-        BrokenPipe | ConnectionRefused | ConnectionReset | NotFound => ErrorKind::Gone.into(),
-        _ => Error::io("talk to the machine")(error),
     }
 }
 

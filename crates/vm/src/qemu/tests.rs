@@ -1,24 +1,17 @@
 use super::*;
+use crate::mock;
 
 fn machine(accelerator: Accelerator) -> Machine {
-    let drive =
-        |serial: &str, access| Drive { serial: serial.to_owned(), file: format!("/pool/{serial}").into(), access };
-    Machine {
-        vcpus: 2,
-        memory: ByteSize::mib(256),
-        kernel: "/data/vmlinux".into(),
-        initrd: "/data/initrd.img".into(),
-        drives: vec![drive("root", DriveAccess::ReadWrite), drive("usr", DriveAccess::ReadOnly)],
-        nic: Some(Nic { mac: [2, 0, 0, 0, 0, 1] }),
-        accelerator,
-    }
+    Machine { accelerator, ..mock::machine() }
 }
 
 #[test]
 fn a_restored_machine_differs_from_a_booted_one_in_what_it_waits_for_alone() {
     let machine = machine(Accelerator::Tcg);
     let mut booted = arguments(&machine, Begin::Boot);
-    let restored = arguments(&machine, Begin::Restore);
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = mock::snapshot(directory.path(), &[]);
+    let restored = arguments(&machine, Begin::Restore(&snapshot));
     let at = booted.iter().position(|word| word == "-sandbox").expect("a sandbox");
     booted.splice(at..at, ["-incoming".to_owned(), "defer".to_owned()]);
     assert_eq!(booted, restored);
@@ -28,7 +21,7 @@ fn a_restored_machine_differs_from_a_booted_one_in_what_it_waits_for_alone() {
 fn paths_of_the_host_are_shown_and_never_named() {
     let machine = machine(Accelerator::Kvm);
     let words = arguments(&machine, Begin::Boot);
-    assert!(!words.iter().any(|word| word.contains("/pool/") || word.contains("/data/")), "{words:?}");
+    assert!(!words.iter().any(|word| word.contains("/pool/") || word.contains("/dev/null")), "{words:?}");
     let qemu = Qemu(Program::at("/bin/true".into()).expect("a program with a version"));
     let launch = qemu.launch(&machine, Begin::Boot);
     let access = |at: &str| launch.shown.iter().find(|shown| shown.at == Path::new(at)).map(|shown| shown.access);

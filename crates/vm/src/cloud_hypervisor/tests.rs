@@ -1,0 +1,111 @@
+use std::path::{Path, PathBuf};
+
+use garth_spec::ByteSize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::mock::{DONE, Mock, Schema, machine, refusal, snapshot};
+use crate::vmm::{Access, Place};
+
+/// A program that does what `deed` says; it sees its own directory.
+struct World {
+    directory: tempfile::TempDir,
+    mock: Mock,
+    control: Control,
+}
+
+impl World {
+    fn new(mut deed: impl FnMut(&Path, &str) -> String + Send + 'static) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let place = Place { host: directory.path().to_owned(), own: directory.path().join("own") };
+        std::fs::create_dir(&place.own).expect("own");
+        std::fs::create_dir(directory.path().join("into")).expect("into");
+        let schema = Schema::parse(include_str!("schema.json"));
+        let own = place.own.clone();
+        let mock = Mock::listen(&place.control(), schema, move |order, _| deed(&own, order));
+        Self { control: Control::connect(&place).expect("connected"), directory, mock }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.directory.path().join("into")
+    }
+}
+
+/// Saves a configuration that is not what was asked for.
+fn saving(own: &Path, order: &str) -> String {
+    if order == "PUT /api/v1/vm.snapshot" {
+        let mut config = config::of(&machine());
+        config["landlock_enable"] = json!("whatever");
+        config["disks"][0]["path"] = json!("/somewhere/else");
+        config["disks"][0]["num_queues"] = json!(1);
+        config["net"][0]["host_mac"] = json!("02:00:00:00:00:09");
+        for (name, content) in
+            [(CONFIG, config.to_string()), ("memory-ranges", String::new()), ("state.json", String::new())]
+        {
+            std::fs::write(own.join("saved").join(name), content).expect("write");
+        }
+    }
+    DONE.to_owned()
+}
+
+#[test]
+fn every_request_is_one_of_its_published_interface() {
+    let mut world = World::new(saving);
+    world.control.start(&machine()).expect("started");
+    world.control.pause().expect("paused");
+    world.control.save(&machine(), &world.target()).expect("saved");
+    world.control.resume().expect("resumed");
+    world.control.balloon(&machine(), ByteSize::mib(64)).expect("ballooned");
+    world.control.resize_drive("root", ByteSize::mib(1)).expect("resized");
+    let another = tempfile::tempdir().expect("directory");
+    let snapshot = snapshot(another.path(), &[]);
+    world.control.load(&snapshot).expect("loaded");
+    let asked = world.mock.asked();
+    let expected = "vmm.ping vm.create vm.boot vm.pause vm.snapshot vm.resume vm.resize vm.resize-disk vm.restore";
+    let asked: Vec<&str> = asked.iter().filter_map(|order| order.rsplit('/').next()).collect();
+    assert_eq!(asked.join(" "), expected);
+}
+
+#[test]
+fn a_machine_that_is_restored_is_as_enclosed_as_it_was_asked_for() {
+    let mut world = World::new(saving);
+    world.control.save(&machine(), &world.target()).expect("saved");
+    let saved = std::fs::read(world.target().join(CONFIG)).expect("configuration");
+    let saved: Value = serde_json::from_slice(&saved).expect("JSON");
+    assert_eq!(saved["landlock_enable"], config::of(&machine())["landlock_enable"]);
+    assert_eq!(saved["disks"][0]["path"], "/disks/root");
+    assert_eq!(saved["net"][0]["host_mac"], Value::Null);
+    // What it added is its own matter.
+    assert_eq!(saved["disks"][0]["num_queues"], 1);
+    assert!(!world.directory.path().join("own/saved").exists());
+}
+
+#[test]
+fn a_save_that_fails_leaves_nothing_and_the_machine_runs_on() {
+    let mut world = World::new(|own, order| match order {
+        "PUT /api/v1/vm.snapshot" => {
+            saving(own, order);
+            refusal("No space left on device (os error 28)")
+        }
+        _ => DONE.to_owned(),
+    });
+    let error = world.control.save(&machine(), &world.target()).expect_err("no room");
+    assert!(matches!(error.kind(), ErrorKind::NoSpace), "{error}");
+    assert!(!world.directory.path().join("own/saved").exists());
+    assert_eq!(std::fs::read_dir(world.target()).expect("list").count(), 0);
+    world.control.resume().expect("it runs on");
+}
+
+#[test]
+fn disks_are_named_raw_and_landlock_is_on_where_the_kernel_has_enough_of_it() {
+    let config = config::of(&machine());
+    assert!(config["disks"].as_array().expect("disks").iter().all(|disk| disk["image_type"] == "Raw"));
+    assert_eq!(config["landlock_enable"], garth_kernel::landlock::version() >= 3);
+    assert!(!config.to_string().contains("/pool/"));
+    let program = CloudHypervisor(Program::at("/bin/true".into()).expect("a program with a version"));
+    let launch = program.launch(&machine(), Begin::Boot);
+    assert_eq!(launch.descriptors, [Descriptor::Control, Descriptor::Output]);
+    let access = |at: &str| launch.shown.iter().find(|shown| shown.at == Path::new(at)).map(|shown| shown.access);
+    assert_eq!((access("/dev/urandom"), access("/disks/usr")), (Some(Access::Device), Some(Access::Read)));
+}
