@@ -38,6 +38,8 @@ pub struct Error {
 pub enum ErrorCode {
     /// The request is malformed: bad JSON, an unknown field, a name or a limit that no one takes.
     InvalidRequest,
+    /// Only the host's root may ask for that.
+    Forbidden,
     /// No such path, project or image.
     NotFound,
     /// The path does not take this method.
@@ -91,6 +93,7 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyExists => "already_exists",

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use garth_spec::{
-    ByteSize, CpuCount, Handler, ImageId, Limits, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime,
-    RuntimeChoice, SandboxId,
+    ByteSize, Capabilities, CpuCount, Handler, ImageId, Limits, Network, ProjectId, ProjectName, ProjectSpec,
+    ProjectState, Runtime, RuntimeChoice, SandboxId, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -192,6 +192,16 @@ pub struct ProjectPatch {
     /// At the next start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privs: Option<bool>,
+    /// At the next start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// At the next start, in place of what was asked before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// At the next start, by where each is in the sandbox. `null` takes one away.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Volume>))]
+    pub volumes: BTreeMap<String, Option<Volume>>,
     /// At once. `null` takes a label away.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
@@ -272,12 +282,15 @@ impl ProjectPatch {
             workdir: self.workdir.clone().unwrap_or_else(|| to.workdir.clone()),
             init: self.init.clone().unwrap_or_else(|| to.init.clone()),
             no_new_privs: self.no_new_privs.unwrap_or(to.no_new_privs),
+            read_only: self.read_only.unwrap_or(to.read_only),
+            capabilities: self.capabilities.clone().unwrap_or_else(|| to.capabilities.clone()),
+            volumes: merged(&to.volumes, &self.volumes),
             labels: merged(&to.labels, &self.labels),
         }
     }
 }
 
-fn merged(to: &BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+fn merged<T: Clone>(to: &BTreeMap<String, T>, patch: &BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
     let mut merged = to.clone();
     for (key, value) in patch {
         match value {

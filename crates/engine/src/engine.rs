@@ -216,6 +216,15 @@ impl Engine {
         inspected.await.map_err(|error| Error::because(ErrorKind::TaskLost, error))
     }
 
+    /// Whether directories of the host are, or will be, in a project's sandbox.
+    pub fn has_volumes(&self, name: &ProjectName) -> bool {
+        self.shared.registry.find(name).is_ok_and(|entry| {
+            let project = entry.view().project;
+            let given = project.sandbox.as_ref().is_some_and(|sandbox| !sandbox.volumes.is_empty());
+            given || !project.spec.volumes.is_empty()
+        })
+    }
+
     /// Has a project run; done when its agent can be reached.
     pub async fn start(&self, name: &ProjectName) -> Result<Arc<Project>, Error> {
         let entry = self.entry(name)?;

@@ -2,7 +2,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use garth_spec::{
-    ByteSize, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice, TransitionRefused,
+    ByteSize, Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice,
+    TransitionRefused,
 };
 
 /// What an error was caused by.
@@ -67,6 +68,17 @@ pub enum ErrorKind {
         /// What was promised.
         at_least: Runtime,
     },
+    /// A capability that no process of the level has.
+    #[error("the capability {capability} is not among those of the runtime {runtime}: nothing can be added to a level")]
+    CapabilityBeyondLevel {
+        /// Which.
+        capability: Capability,
+        /// The level.
+        runtime: Runtime,
+    },
+    /// A directory of the host that is not there, or is not shown to sandboxes.
+    #[error("a volume was refused")]
+    Volume,
     /// The kernel or the pool refused a limit.
     #[error("the {what} limit {limit} was refused")]
     LimitRefused {

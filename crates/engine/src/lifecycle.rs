@@ -29,7 +29,15 @@ pub(crate) fn grace(spec: &ProjectSpec) -> Duration {
 pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     spec.check()?;
     check_strength(spec)?;
-    local.handler(spec.runtime).map(drop)
+    local.check(spec)?;
+    handler(local, spec).map(drop)
+}
+
+/// What carries the spec out here: all of it.
+fn handler(local: &Local, spec: &ProjectSpec) -> Result<Handler, Error> {
+    let handler = local.handler(spec.runtime)?;
+    spec.check_handler(handler)?;
+    Ok(handler)
 }
 
 fn check_strength(spec: &ProjectSpec) -> Result<(), Error> {
@@ -76,7 +84,7 @@ fn make_disk(shared: &Shared, project: &mut Project) -> Result<(), Error> {
 /// Makes a project's sandbox; on failure the project is stopped and says why.
 pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Error> {
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot start {}", project.name));
-    let handler = shared.local.handler(project.spec.runtime).map_err(|error| doing(error, project))?;
+    let handler = handler(&shared.local, &project.spec).map_err(|error| doing(error, project))?;
     project.step(Transition::Start)?;
     let id = SandboxId::from_bits(random_bits());
     project.sandbox = Some(SandboxEntry {
@@ -87,6 +95,9 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         record: None,
         lease: None,
         addresses: None,
+        volumes: project.spec.volumes.clone(),
+        read_only: project.spec.read_only,
+        capabilities: project.spec.capabilities.clone(),
         paused: None,
     });
     // Not written down: a sandbox that the store does not know is ended by the next daemon, which is what becomes of

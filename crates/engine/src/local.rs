@@ -12,7 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, RuntimeChoice, SandboxId};
+use garth_spec::{
+    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
@@ -243,6 +245,11 @@ impl Local {
     /// What carries a runtime out here; never anything weaker than what was asked for.
     pub(crate) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
         driver!(self, local => local.handler(choice))
+    }
+
+    /// Whether this host has, and shows, what the spec names of it.
+    pub(crate) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
+        driver!(self, local => local.check(spec))
     }
 
     pub(crate) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {

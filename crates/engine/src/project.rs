@@ -1,8 +1,10 @@
 //! A project as the store keeps it and as readers see it.
 
+use std::collections::BTreeMap;
+
 use garth_spec::{
-    Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime, SandboxId,
-    Transition,
+    Capabilities, Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime,
+    SandboxId, Transition, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,15 @@ pub struct SandboxEntry {
     pub(crate) lease: Option<LeaseRecord>,
     /// Where it is reached.
     pub addresses: Option<Addresses>,
+    /// Whether it was really started with a read-only root.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Which of its level's capabilities it was really started with.
+    #[serde(default, skip_serializing_if = "Capabilities::are_the_levels")]
+    pub capabilities: Capabilities,
+    /// The directories of the host that it was really started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     /// How it is woken; absent unless it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paused: Option<PausedRecord>,

@@ -17,10 +17,11 @@ mod level;
 mod listeners;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use garth_spec::{Handler, Limits, Network, ProbeReport, ProbeRequest, ProjectName, Runtime, Try};
+use garth_spec::{Handler, Limits, Network, ProbeReport, ProbeRequest, ProjectName, Runtime, Try, Volume};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,11 @@ struct Subject {
     no_new_privs: bool,
     /// The project's id, which is its disk's name.
     disk: String,
+    /// Those that its processes can have.
+    capabilities: u64,
+    /// Whether its root is read-only.
+    read_only: bool,
+    volumes: Vec<Shown>,
     /// Its init, as the host numbers it.
     pid: i32,
     started_at: Option<Timestamp>,
@@ -101,6 +107,23 @@ struct Subject {
     neighbours: Vec<IpAddr>,
     /// Where this host listens for the time of the check.
     host: Vec<std::net::SocketAddr>,
+}
+
+/// A directory of the host that the sandbox was given.
+#[derive(Debug, Clone)]
+struct Shown {
+    at: String,
+    /// Its path on the host, without links.
+    real: PathBuf,
+    read_only: bool,
+}
+
+impl Shown {
+    fn of(at: &str, volume: &Volume) -> Self {
+        // One that is gone by now has no other name.
+        let real = std::fs::canonicalize(&volume.host).unwrap_or_else(|_| (&volume.host).into());
+        Self { at: at.to_owned(), real, read_only: volume.read_only }
+    }
 }
 
 /// Neighbours that are tried: the rule between sandboxes is one for all.
@@ -123,12 +146,15 @@ impl Engine {
         let pid = sandbox.pid().ok_or(ErrorKind::Sandbox)?;
         let listeners = blocking(Listeners::open).await?;
         let subject = Subject {
-            level,
             // What the running sandbox has: limits change at once, the network with the next start.
             limits: project.spec.limits,
             network: sandbox.network,
             no_new_privs: project.spec.no_new_privs,
             disk: project.id.to_string(),
+            capabilities: sandbox.capabilities.of(level.capabilities).unwrap_or(level.capabilities),
+            read_only: sandbox.read_only,
+            level,
+            volumes: sandbox.volumes.iter().map(|(at, volume)| Shown::of(at, volume)).collect(),
             pid,
             started_at: project.started_at,
             neighbours: self.neighbours(&project),

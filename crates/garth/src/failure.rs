@@ -129,7 +129,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::NotRunning
         | ErrorCode::Paused
         | ErrorCode::ImageInUse => Exit::Conflict,
-        ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak => Exit::Refused,
+        ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak | ErrorCode::Forbidden => Exit::Refused,
         ErrorCode::LimitRefused | ErrorCode::NoSpace => Exit::Limit,
         ErrorCode::ShuttingDown => Exit::Unreachable,
         ErrorCode::RuntimeUnavailable | ErrorCode::NetworkUnavailable => Exit::Unavailable,

@@ -4,7 +4,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use garth_spec::{ByteSize, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime, RuntimeChoice};
+use garth_spec::{
+    ByteSize, Capabilities, Capability, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime,
+    RuntimeChoice, Volume,
+};
 
 use crate::complete;
 use crate::duration;
@@ -49,9 +52,44 @@ pub struct SpecOptions {
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long)]
     pub no_new_privs: bool,
+    /// Make its root read-only, but for /tmp, /run, /dev/shm and volumes
+    #[arg(long)]
+    pub read_only: bool,
+    #[command(flatten)]
+    pub capabilities: CapabilityOptions,
+    #[command(flatten)]
+    pub volumes: VolumeOptions,
     /// Label for your own bookkeeping; can be given again
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
+}
+
+/// Which of its level's capabilities processes can have.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct CapabilityOptions {
+    /// Capability that no process can have, or ALL; can be given again
+    #[arg(long, value_name = "CAP")]
+    pub cap_drop: Vec<Capability>,
+    /// Capability of the runtime's that processes can have all the same; can be given again
+    #[arg(long, value_name = "CAP")]
+    pub cap_add: Vec<Capability>,
+}
+
+impl CapabilityOptions {
+    /// What is asked for, if anything is.
+    pub fn given(&self) -> Option<Capabilities> {
+        let (drop, add) = (self.cap_drop.iter().copied().collect(), self.cap_add.iter().copied().collect());
+        let given = Capabilities { drop, add };
+        (!given.are_the_levels()).then_some(given)
+    }
+}
+
+/// Directories of the host.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct VolumeOptions {
+    /// Directory of the host to show at a path, with its owners; :ro for reading only; can be given again. Needs root
+    #[arg(long = "volume", short = 'v', value_name = "HOST_DIR:PATH[:ro]")]
+    pub volumes: Vec<VolumeOption>,
 }
 
 /// Limits, each left as it is when not given.
@@ -126,6 +164,30 @@ impl FromStr for Label {
     }
 }
 
+/// `HOST_DIR:PATH[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeOption {
+    pub path: String,
+    pub volume: Volume,
+}
+
+impl FromStr for VolumeOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (text, read_only) = match text.strip_suffix(":ro") {
+            Some(text) => (text, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        match text.rsplit_once(":/") {
+            Some((host, path)) if host.starts_with('/') => {
+                Ok(Self { path: format!("/{path}"), volume: Volume { host: host.to_owned(), read_only } })
+            }
+            _ => Err("write HOST_DIR:PATH or HOST_DIR:PATH:ro, both with '/' in front".to_owned()),
+        }
+    }
+}
+
 /// `NAME=VALUE`, or `NAME` for the value it has here (none: the variable is left out).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvOption {
@@ -174,6 +236,9 @@ impl SpecOptions {
         spec.network = self.network.unwrap_or(spec.network);
         spec.init = self.init.clone().or(spec.init);
         spec.no_new_privs |= self.no_new_privs;
+        spec.read_only |= self.read_only;
+        spec.capabilities = self.capabilities.given().unwrap_or(spec.capabilities);
+        spec.volumes.extend(self.volumes.volumes.iter().map(|option| (option.path.clone(), option.volume.clone())));
         spec.labels.extend(self.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
         spec
     }
@@ -207,6 +272,17 @@ mod tests {
         assert_eq!(given("A="), Ok(("A".into(), Some(String::new()))));
         assert_eq!(given("GARTH_NO_SUCH"), Ok(("GARTH_NO_SUCH".into(), None)));
         assert!(given("=x").is_err());
+    }
+
+    #[test]
+    fn a_volume_is_two_absolute_paths() {
+        let given = |text: &str| text.parse::<VolumeOption>().map(|v| (v.volume.host, v.path, v.volume.read_only));
+        assert_eq!(given("/a:b:/c"), Ok(("/a:b".into(), "/c".into(), false)));
+        assert_eq!(given("/a:/c:ro"), Ok(("/a".into(), "/c".into(), true)));
+        assert_eq!(given("/a:/c:rw"), Ok(("/a".into(), "/c".into(), false)));
+        for text in ["", "/a", "a:/c", "/a:c", ":/c"] {
+            assert!(given(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn restrict(mount: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     set(mount, &libc::mount_attr { attr_set: flags, attr_clr: 0, propagation: 0, userns_fd: 0 })
 }
 
+/// Takes a mount out of its peer group, so that what is mounted on it here shows nowhere else, and the other way round.
+pub fn seclude(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, &libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 })
+}
+
 fn set(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is an empty string, the structure one of this size; the kernel only reads both.
     let result = unsafe {

@@ -16,7 +16,9 @@ use crate::ids::FirstId;
 use crate::{Durability, Overlay, Root, SandboxPlan};
 
 mod layers;
+mod volumes;
 pub(crate) use layers::Layers;
+pub use volumes::check_volume;
 
 /// The mounts of one sandbox's disk.
 #[derive(Debug)]
@@ -24,12 +26,15 @@ pub(crate) struct Disk {
     root: OwnedFd,
     state: OwnedFd,
     usr: Option<OwnedFd>,
+    volumes: Vec<OwnedFd>,
 }
 
 impl Disk {
     /// Its overlays count as used in `layers` from then on; after an error they do not.
     pub(crate) fn open(plan: &SandboxPlan, layers: &Layers, owners: Owners<'_>) -> Result<Self> {
         let state = directory(&plan.state_dir, owners)?;
+        let volumes = plan.volumes.iter().map(|volume| volumes::open(volume, &plan.hidden, owners));
+        let volumes = volumes.collect::<Result<Vec<_>>>()?;
         let root = match &plan.root {
             Root::Directory(path) => directory(path, owners)?,
             Root::Overlay(overlay) => layers.mount(overlay, plan.durability, owners)?,
@@ -40,7 +45,7 @@ impl Disk {
                 layers.end(std::slice::from_ref(&overlay.upper));
             }
         })?;
-        Ok(Self { root, state, usr })
+        Ok(Self { root, state, usr, volumes })
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -58,7 +63,7 @@ impl Disk {
     /// In the order that an init takes them.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.root.as_fd(), self.state.as_fd()];
-        fds.extend(self.usr.as_ref().map(AsFd::as_fd));
+        fds.extend(self.usr.iter().chain(&self.volumes).map(AsFd::as_fd));
         fds
     }
 }

@@ -42,6 +42,14 @@ pub enum ErrorKind {
         /// How long was waited.
         seconds: u64,
     },
+    /// A directory of the host that is not shown to a sandbox.
+    #[error("{host} {why}", host = .host.display())]
+    Volume {
+        /// As it was asked for.
+        host: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// The machine has no way to bring processes to rest.
     #[error("there is no cgroup v2 tree, by which processes are brought to rest")]
     NoFreezer,

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use garth_spec::AgentConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::Access;
+
 /// From the daemon to a spawner; each gets one [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -103,10 +105,19 @@ pub(crate) enum ToKeeper {
         /// What its sandbox is told.
         identity: Identity,
     },
-    /// Put the mounts together. The disk's root comes along, and what is on `/usr`.
-    Assemble,
+    /// Put the mounts together. The disk's root comes along, what is on `/usr`, and the volumes.
+    Assemble(Parts),
     /// They are copied.
     Copied,
+}
+
+/// What a sandbox's mounts are put together from, besides what all have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parts {
+    pub(crate) usr: bool,
+    pub(crate) access: Access,
+    /// Where each volume goes.
+    pub(crate) volumes: Vec<String>,
 }
 
 /// From the keeper.
@@ -140,6 +151,11 @@ pub(crate) struct Order {
     pub(crate) machine: [u8; 16],
     pub(crate) hostname: String,
     pub(crate) usr: bool,
+    /// Where each volume goes.
+    pub(crate) volumes: Vec<String>,
+    pub(crate) access: Access,
+    /// Those of the level when absent.
+    pub(crate) capabilities: Option<u64>,
     pub(crate) resolv_conf: Option<String>,
     pub(crate) hosts: Vec<(IpAddr, String)>,
     pub(crate) agent: AgentConfig,
@@ -151,6 +167,9 @@ impl Order {
             machine: plan.machine,
             hostname: plan.hostname.clone(),
             usr: plan.usr.is_some(),
+            volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
+            access: plan.access,
+            capabilities: plan.capabilities,
             resolv_conf: plan.resolv_conf.clone(),
             hosts: plan.hosts.clone(),
             agent: plan.agent.clone(),
@@ -158,8 +177,8 @@ impl Order {
     }
 }
 
-/// Then, as soon as it is mounted: the disk. The root, the state directory and, when the order says so, what is on `/usr`
-/// come along.
+/// Then, as soon as it is mounted: the disk. The root, the state directory, when the order says so what is on `/usr`, and
+/// the volumes come along.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Disk;
 

@@ -83,7 +83,9 @@ fn enter(fds: &mut Fds, policy: &Policy) -> Result<AgentConfig, Option<Failure>>
     apply(&network_steps(policy), policy, fds)?;
     let (Disk, received) = receive(fds).ok_or(None)?;
     let mut received = received.into_iter();
-    (fds.root, fds.state, fds.usr) = (received.next(), received.next(), received.next());
+    (fds.root, fds.state) = (received.next(), received.next());
+    fds.usr = order.usr.then(|| received.next()).flatten();
+    fds.volumes = received.collect();
     apply(&enter_steps(&order), policy, fds)?;
     Ok(order.agent)
 }

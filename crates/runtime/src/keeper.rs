@@ -28,7 +28,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{CgroupDirs, Failure, FromKeeper, HeldNumbers, Identity, KeeperReport, KeeperRequest, ToKeeper};
+use crate::handshake::{
+    CgroupDirs, Failure, FromKeeper, HeldNumbers, Identity, KeeperReport, KeeperRequest, Parts, ToKeeper,
+};
 use crate::ids::IDS;
 use crate::inside::{Entered, failed};
 use crate::porter::Porter;
@@ -320,7 +322,7 @@ impl Keeper {
                 self.server.view().begin(started(identity));
                 true
             }
-            ToKeeper::Assemble => self.assemble(policy, received),
+            ToKeeper::Assemble(parts) => self.assemble(policy, &parts, received),
             ToKeeper::Copied => {
                 self.release();
                 true
@@ -328,10 +330,12 @@ impl Keeper {
         }
     }
 
-    fn assemble(&mut self, policy: &Policy, received: Vec<OwnedFd>) -> bool {
+    fn assemble(&mut self, policy: &Policy, parts: &Parts, received: Vec<OwnedFd>) -> bool {
         let mut received = received.into_iter();
-        (self.fds.root, self.fds.usr) = (received.next(), received.next());
-        let steps = mapped::assemble_steps(policy, self.fds.usr.is_some());
+        self.fds.root = received.next();
+        self.fds.usr = parts.usr.then(|| received.next()).flatten();
+        self.fds.volumes = received.collect();
+        let steps = mapped::assemble_steps(policy, parts);
         let result = apply(&steps, policy, &mut self.fds);
         let Some(channel) = &self.sandbox else { return false };
         let held = [self.fuse.as_fd(), self.calls.as_fd(), self.view.as_fd()];

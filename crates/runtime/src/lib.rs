@@ -44,11 +44,12 @@ pub mod steps;
 
 pub use agent_binary::AgentBinary;
 pub use cgroups::Usage;
+pub use disk::check_volume;
 pub use error::{Error, ErrorKind};
 pub use ids::{FirstId, IDS};
 pub use jail::{Jail, JailPlan};
 pub use oci::{Container, ContainerRecord, OciRuntime, PreparedContainer};
-pub use plan::{Durability, InvalidPlan, Overlay, Root, SandboxPlan};
+pub use plan::{Access, Durability, InvalidPlan, Overlay, Root, SandboxPlan, Volume};
 pub use policy::{Level, Policy};
 pub use prepared::Prepared;
 pub use probe::{Finding, probe};

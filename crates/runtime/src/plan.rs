@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use garth_spec::{AgentConfig, Limits};
+use serde::{Deserialize, Serialize};
 
 /// Everything needed to start one sandbox. Paths are the host's and trusted; what is below them is not.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +17,14 @@ pub struct SandboxPlan {
     pub usr: Option<Overlay>,
     /// A directory of the project, outside the root, that the agent keeps records in.
     pub state_dir: PathBuf,
+    /// Whether its root can be written.
+    pub access: Access,
+    /// Capabilities that processes can have, of the level's; all of them when absent.
+    pub capabilities: Option<u64>,
+    /// Directories of the host that it sees; one that is below another comes after it.
+    pub volumes: Vec<Volume>,
+    /// A directory that no volume may show, nor anything in it.
+    pub hidden: PathBuf,
     /// What it may use.
     pub limits: Limits,
     /// The content of `/etc/resolv.conf`; left as it is when absent.
@@ -26,6 +35,27 @@ pub struct SandboxPlan {
     pub agent: AgentConfig,
     /// Whether what is written must survive the machine.
     pub durability: Durability,
+}
+
+/// What a sandbox may do with its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Access {
+    /// All.
+    #[default]
+    Write,
+    /// Read it; /tmp is a file system of its own then.
+    Read,
+}
+
+/// A directory of the host that a sandbox sees. Whoever asks for it is trusted with it; the sandbox is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Which; links in it are followed.
+    pub host: PathBuf,
+    /// Where, absolute; made when it is missing.
+    pub at: String,
+    /// Whether the sandbox may only read it.
+    pub read_only: bool,
 }
 
 /// Where the sandbox's `/` comes from.
@@ -81,6 +111,10 @@ impl SandboxPlan {
             root,
             usr: None,
             state_dir: state_dir.into(),
+            access: Access::default(),
+            capabilities: None,
+            volumes: Vec::new(),
+            hidden: PathBuf::from("/"),
             limits: Limits::default(),
             resolv_conf: None,
             hosts: Vec::new(),
@@ -107,7 +141,11 @@ impl SandboxPlan {
             Root::Overlay(_) => None,
         };
         let layers = self.overlays().flat_map(|overlay| [&overlay.lower, &overlay.upper, &overlay.work]);
-        directory.into_iter().chain(layers).chain([&self.state_dir])
+        directory
+            .into_iter()
+            .chain(layers)
+            .chain([&self.state_dir])
+            .chain(self.volumes.iter().map(|volume| &volume.host))
     }
 
     pub(crate) fn overlays(&self) -> impl Iterator<Item = &Overlay> {

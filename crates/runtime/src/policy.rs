@@ -23,6 +23,11 @@ impl Level {
         }
     }
 
+    /// The capabilities that processes of this level can have, as bits.
+    pub fn capabilities(self) -> Result<u64, String> {
+        Policy::load(self).map(|policy| policy.capabilities.bits())
+    }
+
     /// The level of this word.
     pub fn of_word(word: &str) -> Option<Self> {
         [Self::Default, Self::Sysbox].into_iter().find(|level| level.word() == word)

@@ -9,11 +9,11 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{Disk, Failure, FromKeeper, Identity, Order, Report, ToKeeper};
+use crate::handshake::{Disk, Failure, FromKeeper, Identity, Order, Parts, Report, ToKeeper};
 use crate::inside::{Entered, entered, failed};
 use crate::keeper::{become_root, protocol, receive, send};
 use crate::steps::mapped;
-use crate::steps::{Fds, Step, apply};
+use crate::steps::{Fds, Step, apply, etc_steps};
 
 /// What the porter, and then the init, begins with.
 pub(crate) struct Porter {
@@ -63,7 +63,7 @@ impl Porter {
 
     fn enter(self, policy: &Policy, order: &Order) -> Option<Entered> {
         let mut fds = Fds { channel: Some(self.daemon), listener: Some(self.listener), ..Fds::default() };
-        let result = take_mounts(&mut fds, self.keeper, policy)
+        let result = take_mounts(&mut fds, self.keeper, policy, order)
             .and_then(|()| apply(&mapped::enter_steps(order), policy, &mut fds))
             .and_then(|()| order.agent.init.as_deref().map_or(Ok(()), find));
         entered(fds, result.map(|()| order.agent.clone()))
@@ -77,21 +77,25 @@ fn find(init: &str) -> Result<(), Failure> {
 }
 
 /// Takes the disk from the daemon, has the keeper put it in its place, and copies what that made.
-fn take_mounts(fds: &mut Fds, keeper: Channel, policy: &Policy) -> Result<(), Failure> {
+fn take_mounts(fds: &mut Fds, keeper: Channel, policy: &Policy, order: &Order) -> Result<(), Failure> {
     let channel = fds.channel.as_ref().ok_or_else(|| protocol("take the disk"))?;
     let (Disk, received) = receive(channel)?;
     let mut received = received.into_iter();
-    let root = received.next().ok_or_else(|| protocol("take the disk"))?;
+    fds.root = Some(received.next().ok_or_else(|| protocol("take the disk"))?);
     fds.state = received.next();
-    let usr = received.next();
-    let mounts: Vec<_> = [Some(&root), usr.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
-    send(&keeper, &ToKeeper::Assemble, &mounts)?;
+    // While it is mounted nowhere: once it is, volumes can be in the way.
+    apply(&etc_steps(order), policy, fds)?;
+    let others: Vec<OwnedFd> = received.collect();
+    let mounts: Vec<_> = fds.root.iter().chain(&others).map(AsFd::as_fd).collect();
+    let parts = Parts { usr: order.usr, access: order.access, volumes: order.volumes.clone() };
+    send(&keeper, &ToKeeper::Assemble(parts), &mounts)?;
     match receive::<FromKeeper>(&keeper)? {
         (FromKeeper::Assembled, held) => fds.held = held,
         (FromKeeper::Failed(failure), _) => return Err(failure),
         (FromKeeper::Mapped, _) => return Err(protocol("take the mounts")),
     }
-    drop((root, usr));
+    fds.root = None;
+    drop(others);
     apply(&[Step::OwnMounts], policy, fds)?;
     send(&keeper, &ToKeeper::Copied, &[])
 }

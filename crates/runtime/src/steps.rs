@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
-use crate::handshake::Order;
-use crate::{Level, Policy};
+use crate::handshake::{Order, Parts};
+use crate::{Access, Level, Policy};
 
 mod apply;
 pub mod mapped;
@@ -83,6 +83,8 @@ pub enum Step {
         /// Where.
         at: String,
     },
+    /// Makes a mount of the disk read-only.
+    Protect(&'static str),
     /// Makes a whole file system read-only.
     Seal(String),
     /// Covers a node of `stage/proc`, with nothing or with `/dev/null`; nothing when it does not exist.
@@ -140,6 +142,13 @@ pub enum Step {
     MoveToDisk(&'static str),
     /// The same with a copy: what is locked cannot be moved.
     CopyToDisk(&'static str),
+    /// Puts a volume at a place of the disk, which is made when it is missing; links there lead nowhere but into the disk.
+    Volume {
+        /// Which of those that came.
+        number: usize,
+        /// Where, from the disk's root.
+        at: String,
+    },
     /// Mounts the proc of the init's pid namespace on `stage/proc`.
     ProcOfInit,
     /// Puts the virtual files over those of `stage/proc`.
@@ -148,14 +157,16 @@ pub enum Step {
     Loosen(&'static str),
     /// The host name.
     Hostname(String),
-    /// A file of `/etc` of the disk.
+    /// A file of `/etc` of the disk, which need not be mounted; of this process's root where no disk came.
     Etc(Etc),
     /// The system call filter, but for what making sandboxes needs.
     EarlyFilter,
     /// The rest of the system call filter.
     LateFilter,
-    /// Drops all capabilities but the policy's.
-    DropCapabilities,
+    /// Takes all capabilities but these, and the policy's, out of reach of every future program.
+    BoundTo(u64),
+    /// Drops all capabilities but those of these that are the policy's.
+    DropCapabilities(u64),
     /// Closes all descriptors but the agent's.
     CloseOthers,
 }
@@ -191,6 +202,7 @@ impl fmt::Display for Step {
             Self::Expose { from, at, .. } => write!(f, "show {} at {at}", from.display()),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
+            Self::Volume { at, .. } => write!(f, "mount the volume at {at}"),
             Self::Mask(node) => write!(f, "mask /proc/{node}"),
             Self::ReadOnly(node) => write!(f, "make /proc/{node} read-only"),
             Self::Etc(Etc::Content { name, .. }) => write!(f, "write /etc/{name}"),
@@ -217,7 +229,16 @@ pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)
     let mut steps =
         // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
         vec![Step::CoreLimit(1), Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
-    steps.extend(directories(&["root", "stage", "stage/proc", "stage/dev", "stage/run", "stage/net", "stage/empty"]));
+    steps.extend(directories(&[
+        "root",
+        "stage",
+        "stage/proc",
+        "stage/dev",
+        "stage/run",
+        "stage/net",
+        "stage/empty",
+        "stage/tmp",
+    ]));
     steps.push(Step::Directory("stage/sys".to_owned()));
     steps.push(mount("tmpfs", "stage/empty", INERT | MountFlags::RDONLY, "mode=555,size=4k"));
     steps.push(mount("tmpfs", "stage/sys", INERT, "mode=755,size=1m"));
@@ -339,24 +360,56 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     if order.usr {
         steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
     }
+    steps.extend(etc_steps(order));
     steps.extend(["proc", "sys", "dev", "run"].map(Step::MoveToDisk));
+    steps.extend(last_mounts(&Parts { usr: order.usr, access: order.access, volumes: order.volumes.clone() }));
     steps.push(Step::Hostname(order.hostname.clone()));
     steps.push(Step::BecomeRoot("root"));
-    steps.extend(etc(order).into_iter().map(Step::Etc));
-    steps.extend([Step::LateFilter, Step::DropCapabilities, Step::Undumpable, Step::CloseOthers]);
+    steps.extend(order.capabilities.map(Step::BoundTo));
+    steps.push(Step::LateFilter);
+    steps.push(Step::DropCapabilities(order.capabilities.map_or(u64::MAX, of_agent)));
+    steps.extend([Step::Undumpable, Step::CloseOthers]);
     steps
+}
+
+/// Files of the disk itself, whatever will be mounted on it.
+pub(crate) fn etc_steps(order: &Order) -> Vec<Step> {
+    let files = etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts);
+    files.into_iter().map(Step::Etc).collect()
+}
+
+/// What is mounted when all else is: what can still be written of a read-only root, then the volumes.
+fn last_mounts(parts: &Parts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if parts.access == Access::Read {
+        steps.push(mount("tmpfs", "stage/tmp", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777"));
+        steps.push(Step::MoveToDisk("tmp"));
+    }
+    steps.extend(parts.volumes.iter().enumerate().map(|(number, at)| Step::Volume { number, at: at.clone() }));
+    if parts.access == Access::Read {
+        // After the places of mounts, that may have to be made.
+        steps.extend(parts.usr.then_some(Step::Protect("root/usr")));
+        steps.push(Step::Protect("root"));
+    }
+    steps
+}
+
+/// CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETFCAP: without these the agent could not start processes as
+/// another user, end them, or put files where and whose it is told to. No process can take them from it: what it starts
+/// is another program, which is bound, and it cannot be traced.
+const AGENT: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 31;
+
+/// The agent's own, when processes can have these.
+fn of_agent(capabilities: u64) -> u64 {
+    capabilities | AGENT
 }
 
 /// Process 1 of a container that an OCI runtime made becomes the agent.
 pub(crate) fn container_steps(order: &Order) -> Vec<Step> {
     let mut steps = vec![Step::WaitForChildren, Step::NoStdio("/dev/null")];
-    steps.extend(etc(order).into_iter().map(Step::Etc));
+    steps.extend(etc_steps(order));
     steps.extend([Step::EarlyFilter, Step::Undumpable, Step::CloseOthers]);
     steps
-}
-
-fn etc(order: &Order) -> Vec<Etc> {
-    etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts)
 }
 
 /// What a start keeps right in `/etc`, at every level; [`Etc::keep`] does it.

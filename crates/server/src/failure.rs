@@ -63,7 +63,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::NotRunning(_) => ErrorCode::NotRunning,
         ErrorKind::Paused(_) => ErrorCode::Paused,
         ErrorKind::NotEphemeral(_) | ErrorKind::Transition(_) | ErrorKind::Contended(_) => ErrorCode::Conflict,
-        ErrorKind::Spec(_) => ErrorCode::InvalidRequest,
+        ErrorKind::Spec(_) | ErrorKind::Volume | ErrorKind::CapabilityBeyondLevel { .. } => ErrorCode::InvalidRequest,
         ErrorKind::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
         ErrorKind::RuntimeTooWeak { .. } => ErrorCode::RuntimeTooWeak,
         ErrorKind::LimitRefused { .. } | ErrorKind::InUse => ErrorCode::LimitRefused,
@@ -91,6 +91,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
 fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::AlreadyExists

@@ -14,6 +14,7 @@
 mod failure;
 mod input;
 mod openapi;
+mod peer;
 mod router;
 mod routes;
 mod serve;

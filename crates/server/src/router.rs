@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use garth_api::{ErrorCode, routes};
 use garth_engine::Engine;
@@ -11,8 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as documented;
 
 use crate::failure::Failure;
-use crate::openapi;
 use crate::routes::{agent, doctor, hold, images, projects, setup, verify, version};
+use crate::{openapi, peer};
 
 /// What every handler can see.
 #[derive(Debug, Clone)]
@@ -50,6 +51,7 @@ pub(crate) fn router(app: App) -> Router {
     router
         .layer(DefaultBodyLimit::max(LARGEST_JSON))
         .route("/v1/projects/{name}/agent/{*path}", any(agent::proxy))
+        .layer(from_fn_with_state(app.clone(), peer::guard))
         .route(routes::OPENAPI, get(openapi::serve))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)

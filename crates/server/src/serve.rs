@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::peer::Peer;
 use crate::router::{App, router};
 use crate::socket;
 
@@ -143,5 +144,6 @@ async fn accept(listener: UnixListener, app: App, stopped: oneshot::Receiver<()>
     let stopped = async {
         let _ = stopped.await;
     };
-    axum::serve(listener, router(app)).with_graceful_shutdown(stopped).await
+    let service = router(app).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod capability;
 mod guest;
 mod id;
 mod limits;
@@ -20,8 +21,10 @@ mod project;
 mod runtime;
 mod size;
 mod state;
+mod volume;
 
 pub use agent::AgentConfig;
+pub use capability::{Capabilities, Capability, UnknownCapability};
 pub use guest::{
     GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestNetwork, GuestPower,
     Hex, InvalidText, MacAddress, Prefixed,
@@ -35,3 +38,4 @@ pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
 pub use runtime::{Accel, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
 pub use state::{ProjectState, Transition, TransitionRefused};
+pub use volume::Volume;

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageName, InvalidLimit, Limits, Network, Runtime, RuntimeChoice};
+use crate::volume::{MOST_VOLUMES, wrong_path, wrong_place};
+use crate::{Capabilities, Handler, ImageName, InvalidLimit, Limits, Network, Runtime, RuntimeChoice, Volume};
 
 /// What a user asks of a project. Everything but the image can be changed later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,15 @@ pub struct ProjectSpec {
     pub init: Option<String>,
     /// Set-user-id programs (sudo, ping) gain nothing, as by prctl(PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
+    /// The root is read-only but for /tmp, /run and /dev/shm, which begin empty, and volumes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Which of its level's capabilities processes can have.
+    #[serde(skip_serializing_if = "Capabilities::are_the_levels")]
+    pub capabilities: Capabilities,
+    /// Directories of the host, by where they are in the sandbox. Only the host's root may ask for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     /// Key-value pairs for the user's own bookkeeping.
     pub labels: BTreeMap<String, String>,
 }
@@ -51,6 +61,9 @@ impl Default for ProjectSpec {
             workdir: None,
             init: None,
             no_new_privs: false,
+            read_only: false,
+            capabilities: Capabilities::default(),
+            volumes: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
     }
@@ -79,6 +92,25 @@ pub enum InvalidSpec {
         "an init of its own ({0}) needs the runtime sysbox: under the default one no init can mount or make cgroups"
     )]
     InitNeedsSysbox(String),
+    /// A path of a volume that cannot be one.
+    #[error("the path {path:?} of a volume {why}")]
+    VolumePath {
+        /// The path, of either side.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// More volumes than a sandbox takes.
+    #[error("a project has {MOST_VOLUMES} volumes at most")]
+    ManyVolumes,
+    /// What is to carry the runtime out cannot do this.
+    #[error("{handler} has no {option}: that needs default/native or sysbox/native")]
+    NotByHandler {
+        /// What was asked for.
+        option: &'static str,
+        /// What cannot do it.
+        handler: Handler,
+    },
 }
 
 impl ProjectSpec {
@@ -106,10 +138,51 @@ impl ProjectSpec {
             }
             _ => {}
         }
+        self.check_volumes()?;
+        self.check_choice()?;
         match &self.workdir {
             Some(dir) if !dir.starts_with('/') => Err(InvalidSpec::RelativeWorkdir(dir.clone())),
             _ => Ok(()),
         }
+    }
+}
+
+impl ProjectSpec {
+    /// Refuses what a handler cannot do: nothing that is asked for is left out in silence. A runtime's handlers differ, so
+    /// that this is also asked of the one that a start takes.
+    pub fn check_handler(&self, handler: Handler) -> Result<(), InvalidSpec> {
+        if matches!(handler, Handler::DefaultNative | Handler::SysboxNative) {
+            return Ok(());
+        }
+        let asked = [
+            ("volumes", !self.volumes.is_empty()),
+            ("read-only root", self.read_only),
+            ("choice of capabilities", !self.capabilities.are_the_levels()),
+        ];
+        match asked.into_iter().find(|(_, asked)| *asked) {
+            Some((option, _)) => Err(InvalidSpec::NotByHandler { option, handler }),
+            None => Ok(()),
+        }
+    }
+
+    /// That there is a handler that could do it, wherever it is installed.
+    fn check_choice(&self) -> Result<(), InvalidSpec> {
+        let checked = self.runtime.handlers().map(|handler| self.check_handler(handler));
+        checked.reduce(|first, next| first.or_else(|error| next.map_err(|_| error))).unwrap_or(Ok(()))
+    }
+
+    fn check_volumes(&self) -> Result<(), InvalidSpec> {
+        if self.volumes.len() > MOST_VOLUMES {
+            return Err(InvalidSpec::ManyVolumes);
+        }
+        for (place, volume) in &self.volumes {
+            for (path, wrong) in [(place, wrong_place(place)), (&volume.host, wrong_path(&volume.host))] {
+                if let Some(why) = wrong {
+                    return Err(InvalidSpec::VolumePath { path: path.clone(), why });
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use garth_spec::{ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, RuntimeChoice, SandboxId};
+use garth_spec::{
+    ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -181,6 +183,10 @@ impl Fake {
                 Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing: "this host is a fake".to_owned() }.into())
             }
         }
+    }
+
+    pub(super) fn check(&self, _: &ProjectSpec) -> Result<(), Error> {
+        Ok(())
     }
 
     pub(super) fn lease(&self, id: SandboxId, _: Handler, network: Network) -> Result<Lease, Error> {

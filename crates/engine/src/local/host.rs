@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
 use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
-use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, Runtime, RuntimeChoice, SandboxId};
+use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, RuntimeChoice, SandboxId};
 use garth_storage::{Disk, Driver, GuestContents, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
@@ -26,7 +26,7 @@ use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
 use crate::guest::GuestConfig;
 use crate::images::{ImageEntry, ImageFormat};
-use crate::project::{Project, random_bits};
+use crate::project::random_bits;
 use failure::Explain as _;
 pub(crate) use machine::MachineRecord;
 pub(crate) use sandbox::HostSandbox;
@@ -207,6 +207,13 @@ impl Host {
         crate::doctor::handler(choice, &self.here())
     }
 
+    /// Whether this host has, and shows, what the spec names of it.
+    pub(super) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
+        let hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
+        hosts.map(|host| garth_runtime::check_volume(host, &self.data_dir)).collect::<Result<(), _>>().explain()?;
+        capabilities(spec).map(drop)
+    }
+
     pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
         match handler {
             Handler::DefaultNative => self.lease_plain(id, network),
@@ -304,7 +311,7 @@ impl Host {
     /// The sandbox of a level that shares this kernel.
     fn start_on_tree(&self, order: Order<'_>, disk: &Disk) -> Result<Live, Error> {
         let sandboxes = self.sandboxes()?;
-        let plan = order::plan(&order, &disk);
+        let plan = order::plan(&order, disk, &self.data_dir, capabilities(&order.project.spec)?);
         let Lease { prepared, netns, .. } = order.lease;
         let running = match prepared {
             Some(Prepared::Native(prepared)) => Running::Native(prepared.start(order.id, &plan).explain()?),
@@ -424,6 +431,21 @@ impl Host {
         self.network.close().explain()?;
         lock(&self.pool).take().map_or(Ok(()), |pool| pool.close().explain())
     }
+}
+
+/// The capabilities that a spec leaves of its level's; `None` where it leaves all.
+fn capabilities(spec: &ProjectSpec) -> Result<Option<u64>, Error> {
+    if spec.capabilities.are_the_levels() {
+        return Ok(None);
+    }
+    let runtime = spec.runtime.runtime();
+    let level = match runtime {
+        Runtime::Sysbox => Level::Sysbox,
+        Runtime::Default | Runtime::Microvm => Level::Default,
+    };
+    let level = level.capabilities().map_err(|error| Error::because(ErrorKind::Start, error))?;
+    let beyond = |capability| ErrorKind::CapabilityBeyondLevel { capability, runtime };
+    Ok(Some(spec.capabilities.of(level).map_err(beyond)?))
 }
 
 /// A lease of nothing but loopback.

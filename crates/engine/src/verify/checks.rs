@@ -106,15 +106,12 @@ fn identity(subject: &Subject) -> Vec<Check> {
 }
 
 fn files(subject: &Subject) -> Vec<Check> {
+    let root = subject.read_only.then_some("/");
+    let read_only: Vec<&str> = subject.level.read_only.iter().copied().chain(root).collect();
     vec![
         check("mounts", "nothing of the host is mounted", Vec::new(), judge::mounts),
         check("mounting", "mounting is as the level has it", vec![Try::Mount("tmpfs".to_owned())], judge::mounting),
-        check(
-            "read-only",
-            "what is read-only stays so",
-            paths(Try::RemountWritable, subject.level.read_only),
-            judge::refused,
-        ),
+        check("read-only", "what is read-only stays so", paths(Try::RemountWritable, &read_only), judge::refused),
         check("root", "nothing is above the root", paths(Try::Identity, &["/", "/.."]), judge::top),
         check("devices", "/dev has harmless devices only", paths(Try::Devices, &["/dev"]), judge::devices),
         check(

@@ -3,12 +3,13 @@
 mod limits;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use garth_spec::{ByteSize, Observed, Try};
 
-use super::Subject;
 use super::host::HostFacts;
 use super::level::{Expect, Users};
+use super::{Shown, Subject};
 
 pub(super) use limits::{cpus, disk, memory, numbers, pids};
 
@@ -151,7 +152,9 @@ fn expected(evidence: &Evidence<'_>, expect: Expect) -> Verdict {
 
 /// Mounting, as the level has it.
 pub(super) fn mounting(evidence: &Evidence<'_>) -> Verdict {
-    expected(evidence, evidence.subject.level.mount)
+    // CAP_SYS_ADMIN, which a project can be without.
+    let may = evidence.subject.capabilities & 1 << 21 != 0;
+    expected(evidence, if may { evidence.subject.level.mount } else { Expect::Refused })
 }
 
 /// A new user namespace, as the level has it.
@@ -204,9 +207,10 @@ fn capability_set(status: &str, name: &str) -> Option<u64> {
     u64::from_str_radix(field(status, name)?, 16).ok()
 }
 
-/// No set of the init, or of a process in it, holds more than the level has.
+/// No set of the init holds more than the level has, and none of a process in it more than the project has of that. The
+/// init is the agent, which keeps what it needs; what it starts is bound as its own bounding set says.
 pub(super) fn capabilities(evidence: &Evidence<'_>) -> Verdict {
-    let allowed = evidence.subject.level.capabilities;
+    let Subject { level, capabilities: own, .. } = evidence.subject;
     let mut seen = Vec::new();
     let inside = evidence.tried.iter().map(|(_, observed)| match observed {
         Observed::Text(status) => ("a process", status.as_str()),
@@ -215,6 +219,7 @@ pub(super) fn capabilities(evidence: &Evidence<'_>) -> Verdict {
     for (who, status) in [("init", evidence.host.status.as_str())].into_iter().chain(inside) {
         for name in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             let set = capability_set(status, name).ok_or_else(|| format!("{name} of {who} cannot be read"))?;
+            let allowed = if who == "init" && name != "CapBnd" { level.capabilities } else { *own };
             if set & !allowed != 0 {
                 return Err(format!("{who} has {name} {set:#x}, of which {:#x} is too much", set & !allowed));
             }
@@ -304,13 +309,15 @@ struct Mount<'a> {
     /// The directory of the file system that is shown.
     root: &'a str,
     at: &'a str,
+    options: &'a str,
     kind: &'a str,
 }
 
 fn mount(line: &str) -> Option<Mount<'_>> {
     let (first, second) = line.split_once(" - ")?;
     let words: Vec<&str> = first.split(' ').collect();
-    Some(Mount { device: words.get(2)?, root: words.get(3)?, at: words.get(4)?, kind: second.split(' ').next()? })
+    let (device, root, at, options) = (words.get(2)?, words.get(3)?, words.get(4)?, words.get(5)?);
+    Some(Mount { device, root, at, options, kind: second.split(' ').next()? })
 }
 
 /// File systems that hold nothing of a disk.
@@ -318,7 +325,18 @@ const KERNELS: [&str; 9] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgrou
 /// What a sandbox that may mount can make of its own files.
 const MADE_INSIDE: [&str; 3] = ["overlay", "fuse", "binfmt_misc"];
 
-/// Nothing is mounted but what the level has, and of disks only the project's own.
+/// Whether the mount is a volume, and is held as one.
+fn is_volume(mount: &Mount<'_>, volumes: &[Shown]) -> bool {
+    let has = |option: &str| mount.options.split(',').any(|found| found == option);
+    // By its place, or where a link on the disk moved it, by the end of the path that it has on its file system.
+    let is = |shown: &&Shown| {
+        shown.at == mount.at || (mount.root != "/" && shown.real.ends_with(mount.root.trim_start_matches('/')))
+    };
+    let found = volumes.iter().find(is);
+    found.is_some_and(|shown| has("nosuid") && has("nodev") && (!shown.read_only || has("ro")))
+}
+
+/// Nothing is mounted but what the level and the project have, and of disks only the project's own.
 pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
     let lines: Option<Vec<Mount<'_>>> = evidence.host.mountinfo.lines().map(mount).collect();
     let mounts = lines.ok_or_else(|| "the mounts cannot be read".to_owned())?;
@@ -327,8 +345,18 @@ pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
         return Err(format!("the root is {} of a {}, not the project's disk", disk.root, disk.kind));
     }
     let places = evidence.subject.level.mounts;
-    for mount in &mounts {
-        if places.is_some_and(|places| !places.iter().any(|place| is_at(mount.at, place))) {
+    let own_tmp = evidence.subject.read_only.then_some("/tmp");
+    if evidence.subject.read_only && !disk.options.split(',').any(|option| option == "ro") {
+        return Err("the root can be written, which was not to be".to_owned());
+    }
+    let shown: Vec<&Mount<'_>> = mounts.iter().filter(|mount| is_volume(mount, &evidence.subject.volumes)).collect();
+    // Also what a sandbox that may mount has made of one.
+    let of_a_volume = |mount: &&Mount<'_>| {
+        shown.iter().any(|volume| volume.device == mount.device && Path::new(mount.root).starts_with(volume.root))
+    };
+    for mount in mounts.iter().filter(|mount| !of_a_volume(mount)) {
+        let is_there = |places: &[&str]| places.iter().chain(&own_tmp).any(|place| is_at(mount.at, place));
+        if places.is_some_and(|places| !is_there(places)) {
             return Err(format!("{} is mounted at {}", mount.kind, mount.at));
         }
         let of_the_disk = mount.device == disk.device && mount.root.starts_with(disk.root);
@@ -342,7 +370,10 @@ pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
             return Err(format!("{} of a {} is mounted at {}", mount.root, mount.kind, mount.at));
         }
     }
-    Ok(format!("{} mounts, of disks only the project's own", mounts.len()))
+    Ok(match shown.len() {
+        0 => format!("{} mounts, of disks only the project's own", mounts.len()),
+        shown => format!("{} mounts, of disks only the project's own and its {shown} volumes", mounts.len()),
+    })
 }
 
 /// `/proc`, `/sys` and `/dev` have mounts below them; the others stand alone.

@@ -15,10 +15,13 @@ fn subject(runtime: Runtime) -> Subject {
     let limits = Limits { memory: ByteSize::mib(256), pids: 100, ..Limits::default() };
     Subject {
         level: Level::of(native(runtime)).expect("a level"),
+        capabilities: Level::of(native(runtime)).expect("a level").capabilities,
+        read_only: false,
         limits,
         network: Network::Internet,
         no_new_privs: true,
         disk: ProjectId::from_bits(0x1a).to_string(),
+        volumes: vec![Shown { at: "/data".to_owned(), real: "/home/me/data".into(), read_only: true }],
         pid: 4242,
         started_at: None,
         neighbours: vec!["10.128.0.9".parse().expect("an address")],
@@ -232,6 +235,11 @@ fn what_the_host_sees_fails_its_check() {
     outside(Default, "mounts", |host| host.mountinfo = host.mountinfo.replace("01a", "01b"));
     outside(Default, "mounts", |host| host.mountinfo.clear());
     outside(Sysbox, "mounts", |host| host.mountinfo += "9 1 0:57 / /mnt rw - btrfs /dev/loop0 rw\n");
+    for options in ["rw,nosuid,nodev", "ro,nodev", "ro,nosuid"] {
+        let more = format!("9 1 8:1 /me/data /data {options} - ext4 /dev/sda1 rw\n");
+        outside(Default, "mounts", |host| host.mountinfo += &more);
+        outside(Sysbox, "mounts", |host| host.mountinfo += &more);
+    }
     outside(Sysbox, "mounts", |host| host.mountinfo += "9 1 8:1 / /mnt rw - ext4 /dev/sda1 rw\n");
     outside(Default, "memory-limit", |host| host.memory = Some(512 << 20));
     outside(Default, "memory-limit", |host| host.memory = None);
@@ -241,6 +249,35 @@ fn what_the_host_sees_fails_its_check() {
     outside(Default, "disk-limit", |host| host.disk = Some(DiskUse { used: 0, limit: None }));
     outside(Default, "processes", |host| host.processes = None);
     outside(Default, "host-addresses", |host| host.connected = vec!["10.128.0.2:5".parse().expect("an address")]);
+}
+
+#[test]
+fn a_read_only_root_is_one_and_has_a_tmp_of_its_own() {
+    let tmp = "9 1 0:99 / /tmp rw,nosuid,nodev - tmpfs tmpfs rw\n";
+    let read_only = |subject: &mut Subject| subject.read_only = true;
+    let sealed = |host: &mut HostFacts| host.mountinfo = host.mountinfo.replace("/ rw,nodev", "/ ro,nodev") + tmp;
+    assert_eq!(failed(Runtime::Default, read_only, sealed, |_, _| None), [""; 0]);
+    assert_eq!(failed(Runtime::Default, read_only, |_| {}, |_, _| None), ["mounts"]);
+    assert_eq!(failed(Runtime::Default, |_| {}, sealed, |_, _| None), ["mounts"]);
+}
+
+#[test]
+fn fewer_capabilities_are_held_to() {
+    let fewer = |subject: &mut Subject| subject.capabilities = 1;
+    assert_eq!(failed(Runtime::Default, fewer, |_| {}, |_, _| None), ["capabilities"]);
+    assert_eq!(failed(Runtime::Sysbox, fewer, |_| {}, |_, _| None), ["capabilities", "mounting"]);
+}
+
+#[test]
+fn a_volume_is_a_mount_of_the_host_that_was_asked_for() {
+    let at = |root: &str, at: &str| format!("9 1 8:1 {root} {at} ro,nosuid,nodev - ext4 /dev/sda1 rw\n");
+    for more in [at("/me/data", "/data"), at("/me/data", "/where/a/link/led"), at("/@home/me/data", "/data")] {
+        assert_eq!(failed(Runtime::Default, |_| {}, |host| host.mountinfo += &more, |_, _| None), [""; 0], "{more}");
+    }
+    let inside = at("/me/data", "/data") + &at("/me/data/sub", "/var/lib/containers/x");
+    assert_eq!(failed(Runtime::Sysbox, |_| {}, |host| host.mountinfo += &inside, |_, _| None), [""; 0]);
+    let other = at("/me/data", "/data") + &at("/me/other", "/mnt");
+    assert_eq!(failed(Runtime::Sysbox, |_| {}, |host| host.mountinfo += &other, |_, _| None), ["mounts"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use garth_api::{Project, Verified};
+use garth_spec::Volume;
 
 use crate::context::{Context, Repeat};
 use crate::failure::Result;
@@ -56,11 +57,21 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
     rows.extend(spec.user.clone().map(|user| ("user", user)));
     rows.extend(spec.workdir.clone().map(|dir| ("workdir", dir)));
     rows.extend(spec.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    if spec.read_only {
+        rows.push(("root", "read-only".to_owned()));
+    }
+    rows.extend(spec.capabilities.drop.iter().map(|one| ("without", one.to_string())));
+    rows.extend(spec.capabilities.add.iter().map(|one| ("with", one.to_string())));
+    rows.extend(spec.volumes.iter().map(|(path, volume)| ("volume", shown(path, volume))));
     rows.extend(spec.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
     if let Some(usage) = project.usage.as_ref().filter(|usage| usage.oom_kills > 0) {
         rows.push(("memory ran out", format!("{} times", usage.oom_kills)));
     }
     rows
+}
+
+fn shown(path: &str, volume: &Volume) -> String {
+    format!("{} at {path}{}", volume.host, if volume.read_only { ", read-only" } else { "" })
 }
 
 fn verdict(verified: &Verified) -> String {

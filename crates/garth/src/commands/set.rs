@@ -4,11 +4,12 @@ use garth_spec::{Network, RuntimeChoice};
 
 use crate::context::{Context, Repeat};
 use crate::failure::{Failure, Result};
-use crate::options::{EnvOption, Label, LimitOptions, OneProject};
+use crate::options::{CapabilityOptions, EnvOption, Label, LimitOptions, OneProject, VolumeOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Limits and labels change at once; network, environment, user and directory with the next start.
+Limits and labels change at once, all else with the next start. --cap-drop and --cap-add take the place
+of what was asked before: --cap-add ALL alone gives back all that the runtime has.
 Another runtime stops the sandbox; the files stay.
 
 Examples:
@@ -43,6 +44,16 @@ pub struct Set {
     /// Keep sudo and other set-user-id programs from gaining anything
     #[arg(long, value_name = "true|false", action = ArgAction::Set)]
     pub no_new_privs: Option<bool>,
+    /// Make its root read-only, but for /tmp, /run, /dev/shm and volumes
+    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
+    pub read_only: Option<bool>,
+    #[command(flatten)]
+    pub capabilities: CapabilityOptions,
+    #[command(flatten)]
+    pub volumes: VolumeOptions,
+    /// Path of a volume to take away; can be given again
+    #[arg(long, value_name = "PATH")]
+    pub unset_volume: Vec<String>,
     /// Label; can be given again
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
@@ -67,6 +78,8 @@ fn patch(args: &Set) -> ProjectPatch {
     let limits = LimitsPatch { memory, cpus, pids, disk };
     let given = args.env.iter().map(|env| (env.name.clone(), env.value.clone()));
     let taken = args.unset_env.iter().map(|name| (name.clone(), None));
+    let shown = args.volumes.volumes.iter().map(|option| (option.path.clone(), Some(option.volume.clone())));
+    let hidden = args.unset_volume.iter().map(|path| (path.clone(), None));
     let labels = args.labels.iter().map(|label| (label.key.clone(), Some(label.value.clone())));
     let unlabelled = args.unset_label.iter().map(|key| (key.clone(), None));
     ProjectPatch {
@@ -78,6 +91,9 @@ fn patch(args: &Set) -> ProjectPatch {
         workdir: args.workdir.clone().map(or_nothing),
         init: args.init.clone().map(or_nothing),
         no_new_privs: args.no_new_privs,
+        read_only: args.read_only,
+        capabilities: args.capabilities.given(),
+        volumes: shown.chain(hidden).collect(),
         labels: labels.chain(unlabelled).collect(),
     }
 }

@@ -11,4 +11,6 @@ mod lifecycle;
 mod pause;
 mod processes;
 mod real_job;
+mod restrictions;
 mod verify;
+mod volumes;

@@ -2,22 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::yard::{Yard, eventually};
-
-/// Does it for every such level that this machine has; says which it has not.
-fn at_each_level(test: &str, check: impl Fn(&Yard, &str)) {
-    let yard = Yard::new();
-    let doctor = yard.garth(&["doctor"]).text();
-    for level in ["default", "sysbox"] {
-        if doctor.contains(&format!("runtime {level}: works")) {
-            yard.ok(&["create", level, "--runtime", level, "--network", "none"]);
-            check(&yard, level);
-            yard.garth(&["rm", "-f", level]);
-        } else {
-            eprintln!("SKIP {test}: the runtime {level}");
-        }
-    }
-}
+use crate::yard::{Yard, at_each_level, eventually};
 
 fn state(yard: &Yard, name: &str) -> String {
     yard.json(&["inspect", name])["state"].as_str().unwrap_or_default().to_owned()
@@ -47,7 +32,7 @@ fn counter(yard: &Yard, name: &str) -> String {
 
 #[test]
 fn a_paused_project_rests_and_goes_on_where_it_was() {
-    at_each_level("a_paused_project_rests_and_goes_on_where_it_was", |yard, name| {
+    at_each_level("a_paused_project_rests_and_goes_on_where_it_was", &[], |yard, name| {
         let process = counter(yard, name);
         yard.sh(name, "echo x > /root/f; chown 1000:1000 /root/f");
         let before = yard.json(&["inspect", name]);
@@ -72,7 +57,7 @@ fn a_paused_project_rests_and_goes_on_where_it_was() {
 
 #[test]
 fn whatever_needs_a_paused_sandbox_resumes_it() {
-    at_each_level("whatever_needs_a_paused_sandbox_resumes_it", |yard, name| {
+    at_each_level("whatever_needs_a_paused_sandbox_resumes_it", &[], |yard, name| {
         let process = counter(yard, name);
         let copy = yard.data_dir().join("copy").to_string_lossy().into_owned();
         let needs: [&[&str]; 5] = [
@@ -97,7 +82,7 @@ fn whatever_needs_a_paused_sandbox_resumes_it() {
 
 #[test]
 fn a_paused_project_is_stopped_restarted_and_removed_like_a_running_one() {
-    at_each_level("a_paused_project_is_stopped_restarted_and_removed_like_a_running_one", |yard, name| {
+    at_each_level("a_paused_project_is_stopped_restarted_and_removed_like_a_running_one", &[], |yard, name| {
         let line = "trap 'echo ended > /root/ended; exit' TERM; echo > /root/up; while :; do sleep 1; done";
         yard.ok(&["exec", "-d", name, "--", "sh", "-c", line]);
         eventually("it waits for its end", || yard.sh_succeeds(name, "test -e /root/up"));
@@ -118,7 +103,7 @@ fn a_paused_project_is_stopped_restarted_and_removed_like_a_running_one() {
 
 #[test]
 fn a_paused_project_stays_paused_when_the_daemon_dies() {
-    at_each_level("a_paused_project_stays_paused_when_the_daemon_dies", |yard, name| {
+    at_each_level("a_paused_project_stays_paused_when_the_daemon_dies", &[], |yard, name| {
         let process = counter(yard, name);
         yard.ok(&["pause", name]);
         yard.kill_daemon();

@@ -9,3 +9,4 @@ mod boundary;
 mod host_facts;
 mod neighbours;
 mod network;
+mod volumes;

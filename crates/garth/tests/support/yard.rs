@@ -210,3 +210,18 @@ pub fn scratch(yard: &Yard, name: &str, content: &[u8]) -> PathBuf {
     std::fs::write(&path, content).expect("scratch file");
     path
 }
+
+/// Does it with a project of every level on this host's kernel; says which this machine has not.
+pub fn at_each_level(test: &str, options: &[&str], check: impl Fn(&Yard, &str)) {
+    let yard = Yard::new();
+    let doctor = yard.garth(&["doctor"]).text();
+    for level in ["default", "sysbox"] {
+        if doctor.contains(&format!("runtime {level}: works")) {
+            yard.ok(&[&["create", level, "--runtime", level, "--network", "none"], options].concat());
+            check(&yard, level);
+            yard.garth(&["rm", "-f", level]);
+        } else {
+            eprintln!("SKIP {test}: the runtime {level}");
+        }
+    }
+}

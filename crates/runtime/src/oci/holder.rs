@@ -94,6 +94,8 @@ pub fn run(channel: OwnedFd) {
 fn hold(channel: &Channel) -> Result<(), Failure> {
     // A session of its own: an interrupt at the daemon's terminal is for the daemon.
     rustix::process::setsid().map_err(|e| failed("make a session")(e.into()))?;
+    // It outlives the daemon, whose standard error is somebody's pipe; standard input is /dev/null since the channel came.
+    rustix::stdio::dup2_stderr(rustix::stdio::stdin()).map_err(|e| failed("let go of standard error")(e.into()))?;
     namespace::unshare(Own::Users).map_err(failed("make a user namespace"))?;
     let tell = |report: HolderReport| channel.send(&report, &[]).map_err(failed("report"));
     tell(HolderReport::Unmapped)?;

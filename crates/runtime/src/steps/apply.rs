@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use garth_kernel::{descriptors, keyring, namespace, netns, signal};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -26,6 +26,7 @@ pub(crate) struct Fds {
     pub(crate) state: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) usr: Option<OwnedFd>,
+    pub(crate) volumes: Vec<OwnedFd>,
     /// The pid namespace of the init that the keeper works for.
     pub(crate) pids: Option<OwnedFd>,
     /// Virtual files as detached mounts, and where in /proc each belongs.
@@ -63,6 +64,10 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Device { at, major, minor } => device(at, *major, *minor),
         Step::Show { from, at } => show(from, at),
         Step::Bind { from, at } => Ok(rustix::mount::mount_bind(from, at)?),
+        Step::Protect(at) => {
+            let flags = MountFlags::BIND | MountFlags::NODEV | MountFlags::RDONLY;
+            Ok(rustix::mount::mount_remount(*at, flags, c"")?)
+        }
         Step::Seal(at) => Ok(rustix::mount::mount_remount(at, INERT | MountFlags::RDONLY, c"")?),
         Step::Mask(node) => mask(&format!("stage/proc/{node}")),
         Step::ReadOnly(node) => {
@@ -93,6 +98,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Attach { mount, at } => attach(mount, at, fds),
         Step::MoveToDisk(dir) => move_to_disk(dir, held(&fds.root)?),
         Step::CopyToDisk(dir) => copy_to_disk(dir, held(&fds.root)?),
+        Step::Volume { number, at } => volume(fds.volumes.get(*number).ok_or(Errno::BADF)?, at, held(&fds.root)?),
         Step::ProcOfInit => mount_detached(&open_proc(held(&fds.pids)?.as_fd(), &[])?, "stage/proc"),
         Step::ShowViews => fds.views.drain(..).try_for_each(|(node, view)| {
             let at = format!("stage/proc/{node}");
@@ -104,10 +110,14 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }),
         Step::Loosen(at) => mount_detached(&copy_of(at)?, at),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
-        Step::Etc(file) => file.keep(),
+        Step::Etc(file) => match &fds.root {
+            Some(root) => file.keep_in(root),
+            None => file.keep(),
+        },
         Step::EarlyFilter => policy.early.install(),
         Step::LateFilter => policy.late.install(),
-        Step::DropCapabilities => drop_capabilities(policy.capabilities),
+        Step::BoundTo(bits) => bound_capabilities(policy.capabilities & CapabilitySet::from_bits_retain(*bits)),
+        Step::DropCapabilities(bits) => drop_capabilities(policy.capabilities & CapabilitySet::from_bits_retain(*bits)),
         Step::CloseOthers => close_others(fds),
     }
 }
@@ -240,6 +250,42 @@ fn copy_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
     on_disk(dir, root, || rustix::mount::move_mount(&copy, "", root, dir, flags))
 }
 
+/// proc and sysfs (linux/magic.h): their mounts hide things by what is mounted on them, and by nothing else.
+const HIDING: [u64; 2] = [0x9fa0, 0x6265_6572];
+
+fn volume(mount: &OwnedFd, at: &str, root: &OwnedFd) -> io::Result<()> {
+    let place = made_in(root, at)?;
+    if u64::try_from(rustix::fs::fstatfs(&place)?.f_type).is_ok_and(|kind| HIDING.contains(&kind)) {
+        return Err(Errno::PERM.into());
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", &place, "", flags)?)
+}
+
+/// A directory of the disk, made with those above it when it is missing. The disk's links are followed as its own root
+/// would have them: none leads out of it.
+fn made_in(root: &OwnedFd, at: &str) -> io::Result<OwnedFd> {
+    let mut above = within(root, ".")?;
+    let mut path = String::new();
+    for part in at.split('/').filter(|part| !part.is_empty()) {
+        path = format!("{path}/{part}");
+        above = match within(root, &path) {
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdirat(&above, part, Mode::from_raw_mode(0o755))?;
+                within(root, &path)?
+            }
+            found => found?,
+        };
+    }
+    Ok(above)
+}
+
+fn within(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
 /// Makes the directory when it is missing.
 fn on_disk(dir: &str, root: &OwnedFd, put: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
     match put() {
@@ -283,10 +329,15 @@ fn give(at: &str, id: u32) -> io::Result<()> {
 impl Etc {
     /// Brings the file of the root that this process has up to date.
     pub fn keep(&self) -> io::Result<()> {
-        let result = match self {
-            Self::Content { name, content } => keep(&format!("/etc/{name}"), |_| Some(content.clone())),
-            Self::Hosts(hosts) => keep("/etc/hosts", |old| with_hosts(old, hosts)),
-        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.keep_in(&rustix::fs::open("/", flags, Mode::empty())?)
+    }
+
+    fn keep_in(&self, root: &OwnedFd) -> io::Result<()> {
+        let result = within(root, "etc").map_err(io::Error::from).and_then(|etc| match self {
+            Self::Content { name, content } => keep(etc.as_fd(), name, |_| Some(content.clone())),
+            Self::Hosts(hosts) => keep(etc.as_fd(), "hosts", |old| with_hosts(old, hosts)),
+        });
         match result {
             // Whoever filled the disk must be able to start the sandbox to empty it.
             Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT)) => {
@@ -303,10 +354,10 @@ const LONGEST_ETC: u64 = 1 << 20;
 
 /// Writes what `wanted` makes of a file's content, when that is another. Links and special files in its place are
 /// replaced, never followed or opened for waiting.
-fn keep(path: &str, wanted: impl Fn(&str) -> Option<String>) -> io::Result<()> {
+fn keep(dir: BorrowedFd<'_>, name: &str, wanted: impl Fn(&str) -> Option<String>) -> io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut old = String::new();
-    if let Ok(fd) = rustix::fs::open(path, flags | OFlags::RDONLY, Mode::empty()) {
+    if let Ok(fd) = rustix::fs::openat(dir, name, flags | OFlags::RDONLY, Mode::empty()) {
         let regular = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::RegularFile;
         if regular && File::from(fd).take(LONGEST_ETC).read_to_string(&mut old).is_ok() {
             match wanted(&old) {
@@ -316,17 +367,17 @@ fn keep(path: &str, wanted: impl Fn(&str) -> Option<String>) -> io::Result<()> {
         }
     }
     let Some(new) = wanted(&old) else { return Ok(()) };
-    replace(Path::new(path), new.as_bytes())
+    replace(dir, name, new.as_bytes())
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("garth-new");
-    let _ = rustix::fs::unlinkat(CWD, &draft, AtFlags::empty());
+fn replace(dir: BorrowedFd<'_>, name: &str, content: &[u8]) -> io::Result<()> {
+    let draft = format!("{name}.garth-new");
+    let _ = rustix::fs::unlinkat(dir, &draft, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(&draft, flags, Mode::from_raw_mode(0o644))?);
-    let result = file.write_all(content).and_then(|()| Ok(rustix::fs::rename(&draft, path)?));
+    let mut file = File::from(rustix::fs::openat(dir, &draft, flags, Mode::from_raw_mode(0o644))?);
+    let result = file.write_all(content).and_then(|()| Ok(rustix::fs::renameat(dir, &draft, dir, name)?));
     if result.is_err() {
-        let _ = rustix::fs::unlinkat(CWD, &draft, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(dir, &draft, AtFlags::empty());
     }
     result
 }
@@ -380,7 +431,8 @@ mod tests {
         let (target, link) = (dir.join("target"), dir.join("resolv.conf"));
         std::fs::write(&target, "precious").expect("target");
         std::os::unix::fs::symlink(&target, &link).expect("link");
-        keep(link.to_str().expect("utf-8"), |_| Some("nameserver ::1\n".to_owned())).expect("keep");
+        let etc: OwnedFd = File::open(&dir).expect("open").into();
+        keep(etc.as_fd(), "resolv.conf", |_| Some("nameserver ::1\n".to_owned())).expect("keep");
         assert_eq!(std::fs::read_to_string(&target).expect("target"), "precious");
         assert_eq!(std::fs::read_to_string(&link).expect("link"), "nameserver ::1\n");
         std::fs::remove_dir_all(&dir).expect("clean");

@@ -12,9 +12,9 @@
 //! "Restrictions"): the sandbox's root can mount over what it was given, and take off only what it put there.
 use rustix::mount::MountFlags;
 
-use super::{Detached, Etc, INERT, Step, device_nodes, etc, mount, network_views, parents, terminals};
+use super::{Detached, INERT, Step, device_nodes, last_mounts, mount, network_views, of_agent, parents, terminals};
 use crate::Policy;
-use crate::handshake::Order;
+use crate::handshake::{Order, Parts};
 
 /// Where the host's own /proc is, for the keeper and the porter alone.
 pub(crate) const HOST_PROC: &str = "stage/host/proc";
@@ -91,9 +91,9 @@ pub(crate) fn porter_steps() -> Vec<Step> {
 }
 
 /// The keeper puts together what the init copies.
-pub(crate) fn assemble_steps(policy: &Policy, usr: bool) -> Vec<Step> {
+pub(crate) fn assemble_steps(policy: &Policy, parts: &Parts) -> Vec<Step> {
     let mut steps = vec![Step::Attach { mount: Detached::Root, at: "root" }];
-    if usr {
+    if parts.usr {
         steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
     }
     steps.push(Step::ProcOfInit);
@@ -101,6 +101,7 @@ pub(crate) fn assemble_steps(policy: &Policy, usr: bool) -> Vec<Step> {
     steps.push(Step::ShowViews);
     steps.push(Step::MoveToDisk("proc"));
     steps.extend(["sys", "dev", "run"].map(Step::CopyToDisk));
+    steps.extend(last_mounts(parts));
     steps
 }
 
@@ -109,7 +110,9 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     let mut steps = vec![Step::HideCgroups, Step::Loosen("root"), Step::Hostname(order.hostname.clone())];
     steps.push(Step::BecomeRoot("root"));
     steps.push(mount("mqueue", "/dev/mqueue", INERT, ""));
-    steps.extend(etc(order).into_iter().map(|file: Etc| Step::Etc(file)));
+    if let Some(capabilities) = order.capabilities {
+        steps.extend([Step::BoundTo(capabilities), Step::DropCapabilities(of_agent(capabilities))]);
+    }
     steps.extend([Step::Undumpable, Step::CloseOthers]);
     steps
 }

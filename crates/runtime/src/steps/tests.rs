@@ -10,6 +10,9 @@ fn order() -> Order {
         machine: [0; 16],
         hostname: "web".to_owned(),
         usr: false,
+        volumes: vec!["/data".to_owned()],
+        access: Access::Read,
+        capabilities: Some(1),
         resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),
         hosts: Vec::new(),
         agent: AgentConfig::default(),
@@ -53,15 +56,28 @@ fn the_boundary_closes_in_order() {
     let steps = enter_steps(&order());
     let root = position(&steps, |s| matches!(s, Step::BecomeRoot(_)));
     let filter = position(&steps, |s| *s == Step::LateFilter);
-    let drop = position(&steps, |s| *s == Step::DropCapabilities);
+    let drop = position(&steps, |s| matches!(s, Step::DropCapabilities(_)));
     // Nothing is mounted after the root is left; the filter needs CAP_SYS_ADMIN, so it comes before the drop.
-    let last_mount =
-        steps.iter().rposition(|s| matches!(s, Step::MoveToDisk(_) | Step::Attach { .. })).expect("mounts");
+    let last_mount = steps
+        .iter()
+        .rposition(|s| matches!(s, Step::MoveToDisk(_) | Step::Attach { .. } | Step::Volume { .. }))
+        .expect("mounts");
     assert!(last_mount < root && root < filter && filter < drop);
     assert_eq!(steps.last(), Some(&Step::CloseOthers));
-    // Files of the disk are only written when a link in it can lead nowhere but into the disk.
-    let first_etc = position(&steps, |s| matches!(s, Step::Etc(_)));
-    assert!(root < first_etc && first_etc < filter);
+    // Files of the disk are written before anything of another's is mounted on it.
+    let last_etc = steps.iter().rposition(|s| matches!(s, Step::Etc(_))).expect("files");
+    let volume = position(&steps, |s| matches!(s, Step::Volume { .. }));
+    let protect = position(&steps, |s| matches!(s, Step::Protect(_)));
+    assert!(last_etc < volume && volume < protect && protect < root);
+}
+
+#[test]
+fn the_agent_keeps_what_it_needs_and_its_programs_get_what_was_asked_for() {
+    for steps in [enter_steps(&order()), mapped::enter_steps(&order())] {
+        let bound = position(&steps, |s| *s == Step::BoundTo(1));
+        let drop = position(&steps, |s| matches!(s, Step::DropCapabilities(bits) if bits & 1 << 7 != 0));
+        assert!(bound < drop);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use crate::failure::Failure;
 use crate::input::{Json, Name};
+use crate::peer::Peer;
 use crate::router::App;
 use crate::view;
 
@@ -33,8 +34,12 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<ProjectList> {
 )]
 pub(crate) async fn create(
     State(app): State<App>,
+    peer: Peer,
     Json(new): Json<CreateProject>,
 ) -> Result<(StatusCode, Answer<Project>), Failure> {
+    if !new.spec.volumes.is_empty() {
+        peer.check_root()?;
+    }
     let new = NewProject { name: new.name, ephemeral: new.ephemeral, spec: new.spec };
     Ok((StatusCode::CREATED, answer(app.engine.create(new).await?)))
 }
@@ -56,8 +61,12 @@ pub(crate) async fn inspect(State(app): State<App>, Name(name): Name<ProjectName
 pub(crate) async fn patch(
     State(app): State<App>,
     Name(name): Name<ProjectName>,
+    peer: Peer,
     Json(patch): Json<ProjectPatch>,
 ) -> Result<Answer<Changed>, Failure> {
+    if !patch.volumes.is_empty() {
+        peer.check_root()?;
+    }
     let changed = app.engine.change(&name, |spec| patch.apply(spec)).await?;
     let at_next_start =
         if changed.project.state.has_sandbox() { waiting(&changed.before, &changed.project.spec) } else { Vec::new() };
@@ -72,6 +81,9 @@ fn waiting(before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
         ("user", before.user != after.user),
         ("workdir", before.workdir != after.workdir),
         ("init", before.init != after.init),
+        ("read_only", before.read_only != after.read_only),
+        ("capabilities", before.capabilities != after.capabilities),
+        ("volumes", before.volumes != after.volumes),
         ("no_new_privs", before.no_new_privs != after.no_new_privs),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field.to_owned()).collect()

@@ -72,6 +72,7 @@ impl<T> Explain<T> for Result<T, garth_runtime::Error> {
                     (ErrorKind::Start, Some("`garth doctor` says what is missing"))
                 }
                 Kind::InUse => (ErrorKind::InUse, None),
+                Kind::Volume { .. } => (ErrorKind::Volume, None),
                 Kind::Restless { .. } => (ErrorKind::Pause, Some("it runs on; try again, or stop it")),
                 Kind::NoFreezer => (ErrorKind::Pause, Some("mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")),
                 Kind::OciRuntime { .. } => {

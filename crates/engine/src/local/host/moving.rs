@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use garth_runtime::Volume;
 use garth_spec::{Handler, Limits, Network, ProjectSpec, SandboxId};
 use garth_storage::{Disk, GuestContents, GuestDisk};
 use http::Request;
@@ -92,7 +93,10 @@ impl Host {
         let project = quiet(project);
         let netns = garth_network::Network::loopback_only().explain()?;
         let order = Order { id: new_id(), project: &project, lease: unconnected(Some(netns), None) };
-        let plan = order::plan(&order, disk);
+        let mut plan = order::plan(&order, disk, &self.data_dir, None);
+        if disk.root().usr.is_some() {
+            plan.volumes.push(Volume { host: "/usr".into(), at: BASE.to_owned(), read_only: true });
+        }
         let Lease { netns, .. } = order.lease;
         let sandboxes = self.sandboxes()?;
         let sandbox = sandboxes.start(order.id, &plan, netns).explain()?;

@@ -1,9 +1,10 @@
 //! From what a project asks for to what the runtime is told. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
-use garth_runtime::{Durability, Overlay, Root, SandboxPlan};
-use garth_spec::{AgentConfig, ProjectId};
+use garth_runtime::{Access, Durability, Overlay, Root, SandboxPlan};
+use garth_spec::{AgentConfig, ProjectId, Volume};
 use garth_storage::Disk;
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +16,7 @@ use crate::project::Project;
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 
 /// The plan of a sandbox.
-pub(super) fn plan(order: &Order<'_>, disk: &Disk) -> SandboxPlan {
+pub(super) fn plan(order: &Order<'_>, disk: &Disk, data_dir: &Path, capabilities: Option<u64>) -> SandboxPlan {
     let project = order.project;
     let address = own_address(order);
     let root = disk.root();
@@ -34,6 +35,10 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk) -> SandboxPlan {
             work: usr.work.clone(),
         }),
         state_dir: disk.state_dir(),
+        volumes: project.spec.volumes.iter().map(|(at, volume)| volume_at(at, volume)).collect(),
+        hidden: data_dir.to_owned(),
+        access: if project.spec.read_only { Access::Read } else { Access::Write },
+        capabilities,
         limits: project.spec.limits,
         resolv_conf: order.lease.resolv_conf.clone(),
         hosts: vec![(address, project.name.to_string())],
@@ -45,6 +50,10 @@ pub(super) fn plan(order: &Order<'_>, disk: &Disk) -> SandboxPlan {
 /// Where a project finds itself by its name.
 pub(super) fn own_address(order: &Order<'_>) -> IpAddr {
     order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into())
+}
+
+fn volume_at(at: &str, volume: &Volume) -> garth_runtime::Volume {
+    garth_runtime::Volume { host: (&volume.host).into(), at: at.to_owned(), read_only: volume.read_only }
 }
 
 /// A machine's id that a project has for ever and no other has: RFC 9562, version 8.

@@ -1,10 +1,19 @@
 //! The sandbox's own life: how it is entered, what stays of it, what the daemon's end does to it.
-use super::{Checked, ONE, Stage, Why, Yard, ensure, equal, eventually, fail, names, on_host};
+use std::os::unix::fs::MetadataExt as _;
+
+use super::{Checked, ONE, Stage, Why, Yard, ensure, equal, eventually, names, on_host};
 
 pub fn read_only_root(stage: &Stage) -> Checked {
     let line = "unshare -m sh -ec 'mount -t tmpfs t /tmp; mount -o remount,bind,ro /; echo x > /run/x; echo x > /tmp/x; ! (echo x > /root/x) 2>/dev/null'";
     stage.sh(ONE, line)?;
-    fail("there is no such option; `mount -o remount,bind,ro /` inside does it")
+    stage.yard.ok(&["create", "sealed", "--runtime", "sysbox", "--network", "none", "--read-only"]);
+    let line = "echo x > /run/x && echo x > /tmp/x && echo x > /dev/shm/x && ! touch /root/x 2>/dev/null && \
+                ! touch /etc/x 2>/dev/null && ! touch /usr/x 2>/dev/null && ! mount -o remount,bind,rw / 2>/dev/null && \
+                ! mount -o remount,rw / 2>/dev/null && ! unshare -m mount -o remount,bind,rw / 2>/dev/null && \
+                head -1 /proc/meminfo";
+    let done = stage.sh("sealed", line);
+    stage.yard.ok(&["rm", "-f", "sealed"]);
+    ensure(done?.starts_with("MemTotal:"), "the virtual files are not there")
 }
 
 pub fn shared(stage: &Stage) -> Checked {
@@ -12,7 +21,19 @@ pub fn shared(stage: &Stage) -> Checked {
     std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("chown");
     stage.yard.ok(&["cp", &file.to_string_lossy(), &format!("{ONE}:/root/mine")]);
     equal("text", &stage.sh(ONE, "cat /root/mine")?, "text")?;
-    fail("directories of the host are never shared with a sandbox; `garth cp` copies")
+    let dir = tempfile::Builder::new().prefix("garth-shared.").tempdir_in("/var/tmp").expect("a directory");
+    let mine = dir.path().join("mine");
+    std::fs::write(&mine, "text").expect("write");
+    std::os::unix::fs::chown(&mine, Some(1000), Some(1000)).expect("chown");
+    let volume = format!("{}:/shared", dir.path().display());
+    let shares = ["create", "shares", "--runtime", "sysbox", "--network", "none", "-v", &volume];
+    stage.yard.ok(&shares);
+    let seen =
+        stage.sh("shares", "stat -c %u:%g /shared/mine; touch /shared/root /shared/user; chown 1000:1000 /shared/user");
+    stage.yard.ok(&["rm", "-f", "shares"]);
+    equal("the host's file, inside", &seen?, "1000:1000")?;
+    let owner = |name: &str| std::fs::metadata(dir.path().join(name)).map(|found| (found.uid(), found.gid())).ok();
+    ensure(owner("root") == Some((0, 0)) && owner("user") == Some((1000, 1000)), "files made inside have other owners")
 }
 
 pub fn exec(stage: &Stage) -> Checked {
