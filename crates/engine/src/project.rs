@@ -77,6 +77,9 @@ pub struct SandboxEntry {
 impl SandboxEntry {
     /// Its init, as the host numbers it.
     pub fn pid(&self) -> Option<i32> {
+        if self.paused == Some(PausedRecord::Saved) {
+            return None;
+        }
         match self.record.as_ref()? {
             SandboxRecord::Host(record) => Some(record.pid),
             SandboxRecord::Container(record) => Some(record.pid),

@@ -82,7 +82,9 @@ fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
             words.add("-cpu", "host");
         }
         Accelerator::Tcg => {
-            words.add("-accel", format!("tcg,tb-size={TRANSLATED}"));
+            // One thread for all processors: with one each, a kernel that patches its own code while it boots is seen to
+            // trip over a stale translation now and then (an oops by int3).
+            words.add("-accel", format!("tcg,thread=single,tb-size={TRANSLATED}"));
             words.add("-cpu", "max");
         }
     }

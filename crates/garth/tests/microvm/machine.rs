@@ -14,7 +14,7 @@ fn a_guest_has_a_kernel_of_its_own_and_files_that_stay() {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("id").trim()
     );
     let inspected = yard.json(&["inspect", "m"]);
-    assert_eq!(inspected["handler"], "microvm/qemu", "{inspected}");
+    assert_eq!(inspected["runtime"]["handler"], "microvm/qemu", "{inspected}");
     let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let echoed = yard.garth_with(&["exec", "-i", "m", "--", "cat"], &bytes);
     assert!(echoed.stdout == bytes, "{} bytes came back", echoed.stdout.len());

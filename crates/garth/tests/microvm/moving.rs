@@ -47,7 +47,7 @@ fn files_are_the_same_after_every_change_of_level() {
     for level in ["microvm/qemu", "sysbox", "microvm", "default"] {
         yard.ok(&["set", "p", "--runtime", level]);
         assert_eq!(manifest(), first, "{level}");
-        let runtime = yard.json(&["inspect", "p"])["handler"].as_str().unwrap_or_default().to_owned();
+        let runtime = yard.json(&["inspect", "p"])["runtime"]["handler"].as_str().unwrap_or_default().to_owned();
         assert!(runtime.starts_with(level), "{runtime} instead of {level}");
     }
     let guests = yard.data_dir().join("pool/guests");

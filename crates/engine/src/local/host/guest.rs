@@ -29,7 +29,7 @@ impl Host {
             return Ok(found);
         }
         let alone = self.alone()?;
-        if let Some(found) = find()? {
+        if let Ok(Some(found)) = find() {
             return Ok(found);
         }
         drop(alone);
