@@ -32,6 +32,9 @@ const KEPT: usize = 2;
 /// Bytes of an answer that is read here and not passed on.
 const LARGEST_ANSWER: usize = 512 << 10;
 
+/// What is passed on of an agent's refusal.
+const LONGEST_WORDS: usize = 300;
+
 /// What the agent needs beyond the grace it is given, to kill the rest and answer.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -120,10 +123,13 @@ impl Agent {
         let talk = async {
             let answer = Arc::clone(self).link().await?.send(request).await?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(agent)?.to_bytes();
+            let body = bounded(answer).await?;
             match status.is_success() {
                 true => Ok(body),
-                false => Err(agent(format!("{path} was answered with {status}"))),
+                false => {
+                    let said: String = String::from_utf8_lossy(&body).chars().take(LONGEST_WORDS).collect();
+                    Err(agent(format!("{path} was answered with {status}: {said}")))
+                }
             }
         };
         tokio::time::timeout(within, talk).await.map_err(agent)?
@@ -160,6 +166,11 @@ impl Agent {
     fn idle(&self) -> MutexGuard<'_, Vec<SendRequest<Body>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The body of an answer, which is bounded.
+pub(crate) async fn bounded(answer: Response<Incoming>) -> Result<Bytes, Error> {
+    Ok(Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(agent)?.to_bytes())
 }
 
 async fn begin<S>(stream: S) -> Result<SendRequest<Body>, Error>

@@ -108,6 +108,9 @@ pub enum ErrorKind {
     /// The program that runs a guest refused, or ended.
     #[error("the virtual machine failed")]
     Machine,
+    /// A project's files did not arrive as they were at another level.
+    #[error("the project's files could not be moved to the other level; they are where they were")]
+    Moved,
     /// What a paused guest had in memory cannot be used.
     #[error("the memory that was kept of the sandbox cannot be used")]
     Memory,

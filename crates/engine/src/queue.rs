@@ -390,7 +390,7 @@ async fn end_processes(live: Option<&Live>, grace: Duration, has_init: bool) {
 const POWER_OFF: Duration = Duration::from_secs(10);
 
 /// A guest's disk is whole once the guest has ended by itself; else its journal mends it, as after a power cut.
-async fn power_off(live: &Live) {
+pub(crate) async fn power_off(live: &Live) {
     tokio::select! {
         // What works has no answer.
         refused = live.agent.post("/garth/guest/power", b"\"off\"".to_vec(), POWER_OFF) => {

@@ -72,7 +72,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
         ErrorKind::Network => ErrorCode::NetworkUnavailable,
         ErrorKind::Image => ErrorCode::ImageRefused,
         ErrorKind::Guest => ErrorCode::SetupFailed,
-        ErrorKind::Start | ErrorKind::Sandbox | ErrorKind::Machine => ErrorCode::StartFailed,
+        ErrorKind::Start | ErrorKind::Sandbox | ErrorKind::Machine | ErrorKind::Moved => ErrorCode::StartFailed,
         ErrorKind::Stop => ErrorCode::StopFailed,
         ErrorKind::Pause | ErrorKind::Memory => ErrorCode::PauseFailed,
         ErrorKind::Agent => ErrorCode::AgentUnreachable,

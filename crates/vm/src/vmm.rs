@@ -240,9 +240,9 @@ impl Control {
         order!(self, orders => orders.load(from))
     }
 
-    /// Asks the guest to give back all memory beyond this.
-    pub fn balloon(&mut self, machine: &Machine, memory: ByteSize) -> Result<(), Error> {
-        order!(self, orders => orders.balloon(machine, memory))
+    /// Asks the guest of a machine of `whole` to give back all memory beyond this.
+    pub fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
+        order!(self, orders => orders.balloon(whole, memory))
     }
 
     /// A disk's file has another size now.

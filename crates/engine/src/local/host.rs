@@ -3,6 +3,7 @@
 mod failure;
 mod guest;
 mod machine;
+mod moving;
 mod order;
 mod sandbox;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use garth_network::NetworkConfig;
 use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
 use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, RuntimeChoice, SandboxId};
-use garth_storage::{Disk, Driver, GuestContents, GuestDisk, GuestDraft, ImageMeta, Pool, PoolOptions};
+use garth_storage::{Disk, Driver, GuestContents, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
 
 use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, Prepared, SandboxRecord, Stored};
@@ -25,7 +26,7 @@ use crate::doctor::{Finding, Findings, Here};
 use crate::error::{Error, ErrorKind};
 use crate::guest::GuestConfig;
 use crate::images::{ImageEntry, ImageFormat};
-use crate::project::{Project, random_bits};
+use crate::project::random_bits;
 use failure::Explain as _;
 pub(crate) use machine::MachineRecord;
 pub(crate) use sandbox::HostSandbox;
@@ -287,14 +288,30 @@ impl Host {
     }
 
     pub(super) fn start(&self, order: Order<'_>) -> Result<Live, Error> {
-        let sandboxes = self.sandboxes()?;
         let disk = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
         let handler = order.project.sandbox.as_ref().map(|entry| entry.handler);
         if let Some(handler) = handler.filter(|handler| handler.runtime() == Runtime::Microvm) {
-            let guest = self.guest_disk(order.project, &disk).map_err(|error| error.step("disk"))?;
-            return self.start_machine(order, handler, &guest);
+            return self.start_on_guest_disk(order, handler, &disk);
         }
-        let plan = order::plan(&order, &disk, &self.data_dir, capabilities(&order.project.spec)?);
+        let guest = self.pool()?.guest_disk(order.project.id);
+        if let Some(guest) = &guest {
+            self.move_to_tree(order.project, &disk, guest)?;
+        }
+        let project = order.project.id;
+        let live = self.start_on_tree(order, &disk)?;
+        if guest.is_some()
+            && let Err(error) = self.pool()?.remove_guest_disk(project).explain()
+        {
+            live.sandbox.destroy()?;
+            return Err(error);
+        }
+        Ok(live)
+    }
+
+    /// The sandbox of a level that shares this kernel.
+    fn start_on_tree(&self, order: Order<'_>, disk: &Disk) -> Result<Live, Error> {
+        let sandboxes = self.sandboxes()?;
+        let plan = order::plan(&order, disk, &self.data_dir, capabilities(&order.project.spec)?);
         let Lease { prepared, netns, .. } = order.lease;
         let running = match prepared {
             Some(Prepared::Native(prepared)) => Running::Native(prepared.start(order.id, &plan).explain()?),
@@ -309,20 +326,35 @@ impl Host {
         garth_image::host::usr(&self.guests.cache_dir).explain().map_err(|error| error.step("copy /usr for guests"))
     }
 
-    /// The project's disk in guest form; of one that never ran, made now.
-    fn guest_disk(&self, project: &Project, disk: &Disk) -> Result<GuestDisk, Error> {
-        let pool = self.pool()?;
+    /// A machine on the project's disk in guest form. One that never ran has its tree made into that; the files of one
+    /// that did are moved.
+    fn start_on_guest_disk(&self, order: Order<'_>, handler: Handler, disk: &Disk) -> Result<Live, Error> {
+        let (pool, project) = (self.pool()?, order.project);
         let limit = project.spec.limits.disk;
-        if let Some(found) = pool.guest_disk(project.id) {
-            let known = found.usage().explain()?.limit;
-            if known.is_some_and(|known| known < limit) {
-                found.grow(limit).explain()?;
+        let (guest, is_new) = match pool.guest_disk(project.id) {
+            Some(found) => {
+                if found.usage().explain()?.limit.is_some_and(|known| known < limit) {
+                    found.grow(limit).explain()?;
+                }
+                (found, false)
             }
-            return Ok(found);
+            None if project.started_at.is_none() => {
+                let draft = pool.draft_guest_disk(disk, limit, GuestContents::Tree).explain()?;
+                (draft.publish().explain()?, true)
+            }
+            None => (self.move_to_guest(project, handler, disk)?, true),
+        };
+        let id = project.id;
+        let started = self.start_machine(order, handler, &guest, None);
+        match started {
+            // The old form goes once the new one has started.
+            Ok(live) if is_new => match pool.empty_disk(disk, limit).explain() {
+                Ok(_) => Ok(live),
+                Err(error) => live.sandbox.destroy().and(Err(error)),
+            },
+            Err(error) if is_new => pool.remove_guest_disk(id).explain().and(Err(error)),
+            other => other,
         }
-        let made = pool.draft_guest_disk(disk, limit, GuestContents::Tree).and_then(GuestDraft::publish).explain()?;
-        pool.empty_disk(disk, limit).explain()?;
-        Ok(made)
     }
 
     pub(super) fn recover(

@@ -73,8 +73,8 @@ impl Control {
         self.api.order(&Request::put("/api/v1/vm.restore", body), TRANSFER).map(drop)
     }
 
-    pub(crate) fn balloon(&mut self, machine: &Machine, memory: ByteSize) -> Result<(), Error> {
-        let taken = machine.memory.bytes().saturating_sub(memory.bytes());
+    pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
+        let taken = whole.bytes().saturating_sub(memory.bytes());
         self.order(&Request::put("/api/v1/vm.resize", json!({ "desired_balloon": taken })))
     }
 

@@ -56,8 +56,8 @@ impl Control {
         self.api.order(&requests::load(), TRANSFER).map(drop)
     }
 
-    pub(crate) fn balloon(&mut self, machine: &Machine, memory: ByteSize) -> Result<(), Error> {
-        let taken = machine.memory.bytes().saturating_sub(memory.bytes()) >> 20;
+    pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
+        let taken = whole.bytes().saturating_sub(memory.bytes()) >> 20;
         self.order(&requests::balloon(taken))
     }
 

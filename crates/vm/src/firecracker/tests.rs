@@ -56,7 +56,7 @@ fn every_request_is_one_of_its_published_interface() {
     world.control.pause().expect("paused");
     world.control.save(&machine(), &world.target()).expect("saved");
     world.control.resume().expect("resumed");
-    world.control.balloon(&machine(), ByteSize::mib(64)).expect("ballooned");
+    world.control.balloon(machine().memory, ByteSize::mib(64)).expect("ballooned");
     world.control.resize_drive("root", ByteSize::mib(1)).expect("resized");
     let another = tempfile::tempdir().expect("directory");
     let snapshot = snapshot(another.path(), &[]);

@@ -101,7 +101,7 @@ impl Control {
         }
     }
 
-    pub(crate) fn balloon(&mut self, _machine: &Machine, memory: ByteSize) -> Result<(), Error> {
+    pub(crate) fn balloon(&mut self, _whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
         self.0.order("balloon", json!({ "value": memory.bytes() })).map(drop)
     }
 

@@ -113,8 +113,8 @@ fn boot_and_save(world: &World) -> (Snapshot, String) {
     resize(&machine.drives[0].file, 2 * ROOT);
     control.resize_drive("root", ByteSize::mib(64)).expect("resized");
     jail.await_line("lab:tick", |tick| tick.starts_with(&format!("{} ", 2 * ROOT)));
-    control.balloon(machine, ByteSize::mib(112)).expect("smaller");
-    control.balloon(machine, machine.memory).expect("as large as it was");
+    control.balloon(machine.memory, ByteSize::mib(112)).expect("smaller");
+    control.balloon(machine.memory, machine.memory).expect("as large as it was");
     timed("pause", || control.pause().expect("paused"));
     let into = place.join("snapshot");
     std::fs::create_dir(&into).expect("directory");

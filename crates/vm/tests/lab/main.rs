@@ -13,4 +13,5 @@ mod inside;
 mod jail;
 mod outside;
 #[path = "../it/world.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod world;

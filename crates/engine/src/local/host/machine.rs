@@ -14,9 +14,9 @@ use garth_spec::{
     Limits, MacAddress, Prefixed,
 };
 use garth_storage::GuestDisk;
-use garth_vm::guest::Artifacts;
 use garth_vm::{
-    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Vmm,
+    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Saved,
+    Snapshot, Vmm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,17 @@ pub(crate) struct MachineRecord {
     /// What it was started with.
     pub(crate) memory: ByteSize,
     pub(crate) vcpus: u32,
+    /// The interface's address then: a snapshot's machine has it, whatever the guest has set since.
+    pub(crate) mac: Option<[u8; 6]>,
     pub(crate) translated: bool,
+}
+
+impl MachineRecord {
+    /// A machine of now, shaped as this one was: what has been asked for since does not fit its memory.
+    fn as_it_was(&self, machine: Machine) -> Machine {
+        let nic = self.mac.map(|mac| Nic { mac });
+        Machine { memory: self.memory, vcpus: self.vcpus, nic, ..machine }
+    }
 }
 
 /// A machine that runs in its jail.
@@ -90,7 +100,7 @@ impl Guest {
     pub(super) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
         self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.translated)?).explain()?;
         if limits.memory != self.record.memory {
-            self.control()?.balloon(limits.memory.min(self.record.memory)).explain()?;
+            self.control()?.balloon(self.record.memory, limits.memory).explain()?;
         }
         Ok(())
     }
@@ -105,23 +115,18 @@ struct Started {
 }
 
 impl Host {
-    /// What guests start from, made when it is not there yet.
-    fn artifacts(&self) -> Result<Artifacts, Error> {
-        let find = || Artifacts::find(&self.guests.cache_dir, self.agent).map_err(super::guest::explain);
-        if let Some(found) = find()? {
-            return Ok(found);
-        }
-        tracing::info!("making what microVMs start from");
-        self.setup_microvm(garth_vm::guest::KernelSource::Distribution, &mut |_| {})?;
-        find()?.ok_or_else(|| ErrorKind::Guest.into())
-    }
-
-    /// Starts a project's machine on its disk.
-    pub(super) fn start_machine(&self, order: Order<'_>, handler: Handler, disk: &GuestDisk) -> Result<Live, Error> {
-        let tree = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
-        let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
-        let machine = self.machine(&order, handler, disk, usr)?;
-        let begin = begin(&order, usr_disk(&machine), order.lease.link)?;
+    /// Starts a project's machine on its disk. The image's /usr alone is to be seen at `usr_alone_at`, too.
+    pub(super) fn start_machine(
+        &self,
+        order: Order<'_>,
+        handler: Handler,
+        disk: &GuestDisk,
+        usr_alone_at: Option<&str>,
+    ) -> Result<Live, Error> {
+        let nic = order.lease.link.map(|link| Nic { mac: link.mac });
+        let machine = Machine { nic, ..self.machine(order.project, handler, disk)? };
+        let usr_alone_at = usr_alone_at.map(str::to_owned);
+        let begin = GuestBegin { usr_alone_at, ..begin(&order, usr_disk(&machine), order.lease.link)? };
         disk.forget_memory().explain()?;
         let mut started = self.launch(&order, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
@@ -145,9 +150,11 @@ impl Host {
             .mode(0o700)
             .create(disk.memory())
             .map_err(|error| Error::because(ErrorKind::Storage, error).step("keep the memory"))?;
+        let SandboxRecord::Machine(record) = sandbox.record() else { return Err(ErrorKind::Sandbox.into()) };
+        let machine = record.as_it_was(self.machine(project, record.handler, &disk)?);
         let mut control = sandbox.control()?;
         control.pause().explain()?;
-        if let Err(error) = control.save(&disk.memory()).explain() {
+        if let Err(error) = control.save(&machine, &disk.memory()).and_then(Saved::record).explain() {
             let resumed = control.resume().explain();
             return disk.forget_memory().explain().and(resumed).and(Err(error.step("keep the memory")));
         }
@@ -164,16 +171,13 @@ impl Host {
         let disk = self.pool()?.guest_disk(order.project.id).ok_or(ErrorKind::DiskMissing(order.project.id))?;
         let entry = order.project.sandbox.as_ref().ok_or(ErrorKind::Sandbox)?;
         let Some(SandboxRecord::Machine(record)) = &entry.record else { return Err(ErrorKind::Sandbox.into()) };
-        let (handler, shape) = (entry.handler, (record.memory, record.vcpus));
-        let tree = self.disk(order.project.id).map_err(|error| error.step("disk"))?;
-        let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
-        let machine = self.machine(&order, handler, &disk, usr)?;
-        let machine = Machine { memory: shape.0, vcpus: shape.1, ..machine };
+        let handler = entry.handler;
+        let machine = record.as_it_was(self.machine(order.project, handler, &disk)?);
+        let snapshot = Snapshot::open(&disk.memory()).explain().map_err(|error| error.step("load memory"))?;
         let again = again(&order, order.lease.link)?;
-        let mut started = self.launch(&order, handler, &machine, Begin::Restore)?;
+        let mut started = self.launch(&order, handler, &machine, Begin::Restore(&snapshot))?;
         let agent = started.agent();
-        let loaded =
-            started.control.load(&machine, &disk.memory()).explain().map_err(|error| error.step("load memory"));
+        let loaded = started.control.load(&machine, &snapshot).explain().map_err(|error| error.step("load memory"));
         let done = loaded.and_then(|()| {
             // From the first instruction on the disk is another: this memory must never meet it again.
             disk.forget_memory().explain()?;
@@ -201,14 +205,11 @@ impl Host {
         }
     }
 
-    fn machine(
-        &self,
-        order: &Order<'_>,
-        handler: Handler,
-        disk: &GuestDisk,
-        usr: Option<std::path::PathBuf>,
-    ) -> Result<Machine, Error> {
-        let limits = order.project.spec.limits;
+    /// The machine of a project. Its tree tells whether it has the machine's own /usr.
+    fn machine(&self, project: &Project, handler: Handler, disk: &GuestDisk) -> Result<Machine, Error> {
+        let tree = self.disk(project.id).map_err(|error| error.step("disk"))?;
+        let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
+        let limits = project.spec.limits;
         if limits.memory < LEAST_MEMORY {
             let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
             return Err(Error::from(kind)
@@ -225,12 +226,18 @@ impl Host {
             kernel: artifacts.vmlinux(),
             initrd: artifacts.initrd(),
             drives,
-            nic: order.lease.link.map(|link| Nic { mac: link.mac }),
+            nic: None,
             accelerator,
         })
     }
 
-    fn launch(&self, order: &Order<'_>, handler: Handler, machine: &Machine, begin: Begin) -> Result<Started, Error> {
+    fn launch(
+        &self,
+        order: &Order<'_>,
+        handler: Handler,
+        machine: &Machine,
+        begin: Begin<'_>,
+    ) -> Result<Started, Error> {
         let vmm = Vmm::find(handler).explain()?;
         let sandboxes = self.sandboxes()?;
         let jail = sandboxes.new_jail(order.id).explain()?;
@@ -250,7 +257,7 @@ impl Host {
             .map(|descriptor| match descriptor {
                 Descriptor::Channel => Ok(channel.as_fd()),
                 Descriptor::Control => Ok(orders.as_fd()),
-                Descriptor::Console => Ok(theirs.as_fd()),
+                Descriptor::Console | Descriptor::Output => Ok(theirs.as_fd()),
                 Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
             })
             .collect::<Result<_, ErrorKind>>()?;
@@ -262,6 +269,7 @@ impl Host {
             handler,
             memory: machine.memory,
             vcpus: machine.vcpus,
+            mac: machine.nic.map(|nic| nic.mac),
             translated,
         };
         let errors = File::from(OwnedFd::from(errors));

@@ -163,7 +163,10 @@ fn tell(received: &Received) {
     }
 }
 
-async fn send(agent: &Arc<Agent>, request: http::Result<Request<Body>>) -> Result<http::Response<hyper::body::Incoming>, Error> {
+async fn send(
+    agent: &Arc<Agent>,
+    request: http::Result<Request<Body>>,
+) -> Result<http::Response<hyper::body::Incoming>, Error> {
     let request = request.map_err(|error| Error::because(ErrorKind::Agent, error))?;
     let path = request.uri().path().to_owned();
     let answer = Arc::clone(agent).link().await?.send(request).await?;

@@ -1,0 +1,39 @@
+//! Sandboxes with a kernel of their own, as users see them: real guests, in QEMU, without KVM where there is none that
+//! works. Needs root. The first run on a machine fetches a kernel and makes a file of /usr, which takes minutes.
+
+#[path = "../support/yard.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
+mod yard;
+
+mod faults;
+mod machine;
+mod moving;
+mod pausing;
+
+use yard::Yard;
+
+/// A yard with a project of this name that has a kernel of its own; `None`, said loudly, where QEMU is missing.
+fn project(test: &str, name: &str) -> Option<Yard> {
+    let yard = Yard::new();
+    let doctor = yard.ok(&["doctor"]);
+    if !doctor.contains("runtime microvm/qemu: works") {
+        eprintln!("SKIP {test}: the runtime microvm/qemu");
+        return None;
+    }
+    create(&yard, name);
+    Some(yard)
+}
+
+fn create(yard: &Yard, name: &str) {
+    yard.ok(&["create", name, "--runtime", "microvm/qemu", "--memory", "256MiB", "--network", "none"]);
+}
+
+/// The program that runs a project's guest, as the host numbers it.
+fn pid(yard: &Yard, name: &str) -> i32 {
+    let pid = yard.json(&["inspect", name])["pid"].as_i64().expect("a running sandbox");
+    i32::try_from(pid).expect("a pid")
+}
+
+fn state(yard: &Yard, name: &str) -> String {
+    yard.json(&["inspect", name])["state"].as_str().unwrap_or_default().to_owned()
+}
