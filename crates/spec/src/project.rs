@@ -223,6 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_handler_cannot_do_is_refused() {
+        let volume = Volume { host: "/srv".to_owned(), read_only: true };
+        let specs = [
+            ProjectSpec { volumes: [("/data".to_owned(), volume)].into(), ..ProjectSpec::default() },
+            ProjectSpec { read_only: true, ..ProjectSpec::default() },
+            ProjectSpec {
+                capabilities: Capabilities { drop: [crate::Capability::All].into(), ..Capabilities::default() },
+                ..ProjectSpec::default()
+            },
+        ];
+        for spec in specs {
+            let refused = |choice: RuntimeChoice| match (ProjectSpec { runtime: choice, ..spec.clone() }).check() {
+                Err(InvalidSpec::NotByHandler { handler, .. }) => Some(handler),
+                other => {
+                    assert_eq!(other, Ok(()));
+                    None
+                }
+            };
+            assert_eq!(refused(Runtime::Default.into()), None);
+            assert_eq!(refused(Runtime::Sysbox.into()), None);
+            assert_eq!(refused(Handler::SysboxRunc.into()), Some(Handler::SysboxRunc));
+            assert_eq!(refused(Runtime::Microvm.into()), Some(Handler::MicrovmQemu));
+            // Where it is the only one that works, it is not taken for the one that could.
+            assert!(spec.check_handler(Handler::SysboxRunc).is_err());
+        }
+    }
+
+    #[test]
     fn env_that_no_process_could_get_is_refused() {
         let with = |name: &str, value: &str| ProjectSpec {
             env: [(name.to_owned(), value.to_owned())].into(),

@@ -36,7 +36,7 @@ pub(crate) fn wrong_path(path: &str) -> Option<&'static str> {
 /// The same, of where it is in the sandbox.
 pub(crate) fn wrong_place(path: &str) -> Option<&'static str> {
     let is_ours = |ours: &&str| path.strip_prefix(*ours).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    wrong_path(path).or_else(|| OURS.iter().any(|ours| is_ours(&ours)).then_some("is below /proc, /sys or /dev"))
+    wrong_path(path).or_else(|| OURS.iter().any(is_ours).then_some("is below /proc, /sys or /dev"))
 }
 
 #[cfg(test)]

@@ -33,10 +33,12 @@ fn order() -> GuestBegin {
             gateway: Some("10.0.2.2".parse().expect("address")),
             ipv6: Some("fd00::15/64".to_owned().try_into().expect("address")),
             gateway6: None,
+            gateway_mac: None,
             mtu: Some(1400),
         }),
         root: disk("project"),
         usr: Some(disk("image")),
+        usr_alone_at: None,
         agent: AgentConfig { workdir: Some("/".to_owned()), ..AgentConfig::default() },
     }
 }
@@ -160,7 +162,16 @@ async fn transfer(machine: &Machine, line: &Line) {
 }
 
 async fn again(line: &Line, begun: &GuestBegun) {
-    let order = |generation| GuestAgain { generation, entropy: Hex([9; 64]), realtime_ns: 2_100_000_000_000_000_000 };
+    let GuestBegin { network, hostname, hosts, resolv_conf, .. } = order();
+    let order = |generation| GuestAgain {
+        generation,
+        entropy: Hex([9; 64]),
+        realtime_ns: 2_100_000_000_000_000_000,
+        network: network.clone(),
+        hostname: hostname.clone(),
+        hosts: hosts.clone(),
+        resolv_conf: resolv_conf.clone(),
+    };
     let body = |generation| serde_json::to_vec(&order(generation)).expect("JSON");
     let (status, _) = line.post("/garth/guest/again", body(1)).await.expect("answer");
     assert_eq!(status, StatusCode::CONFLICT, "a generation that is not new");

@@ -4,7 +4,7 @@
 //! in its place. Devices and set-user-id programs in it count for nothing inside. Owners are the same on both sides: also
 //! root's, see SECURITY.md.
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use garth_kernel::idmap;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -59,7 +59,7 @@ fn find(host: &Path, hidden: &Path) -> std::result::Result<OwnedFd, ErrorKind> {
         Err(Errno::NOTDIR) => return Err(refuse("is not a directory")),
         result => result?,
     };
-    let real = PathBuf::from(std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))?);
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
     if real == Path::new("/") || KERNEL.iter().any(|path| real.starts_with(path)) {
         return Err(refuse("is the host's root, or below /proc, /sys or /dev"));
     }
