@@ -1,6 +1,9 @@
 //! From what was seen to pass or fail, with the evidence in words. Pure.
 
+mod guest;
+mod jail;
 mod limits;
+mod mounts;
 
 use std::collections::BTreeSet;
 
@@ -10,7 +13,10 @@ use super::Subject;
 use super::host::HostFacts;
 use super::level::{Expect, Users};
 
+pub(super) use guest::{kernel, own_processes, refused_on_the_wire, size};
+pub(super) use jail::{accelerator, jailed_user, machine_memory, open, powerless, shown, threads};
 pub(super) use limits::{cpus, disk, memory, numbers, pids};
+pub(super) use mounts::mounts;
 
 /// What was seen, either way.
 pub(super) type Verdict = Result<String, String>;
@@ -38,6 +44,7 @@ mod errno {
     pub(super) const NOSYS: i32 = 38;
     pub(super) const NETUNREACH: i32 = 101;
     pub(super) const TIMEDOUT: i32 = 110;
+    pub(super) const CONNREFUSED: i32 = 111;
     pub(super) const HOSTUNREACH: i32 = 113;
     pub(super) const ADDRNOTAVAIL: i32 = 99;
 }
@@ -166,8 +173,12 @@ pub(super) fn works(evidence: &Evidence<'_>) -> Verdict {
 
 /// Refused by a rule of the sandbox's own: at once, and not by whoever is at that address.
 pub(super) fn refused_locally(evidence: &Evidence<'_>) -> Verdict {
+    each(evidence, |_, observed| is_local(observed))
+}
+
+fn is_local(observed: &Observed) -> bool {
     const LOCAL: [i32; 5] = [errno::ACCES, errno::PERM, errno::NETUNREACH, errno::HOSTUNREACH, errno::ADDRNOTAVAIL];
-    each(evidence, |_, observed| matches!(observed, Observed::Errno(number) if LOCAL.contains(number)))
+    matches!(observed, Observed::Errno(number) if LOCAL.contains(number))
 }
 
 /// Blocked somewhere: no answer is as good as a refusal, but not one from the other end.
@@ -295,60 +306,6 @@ pub(super) fn namespaces(evidence: &Evidence<'_>) -> Verdict {
         [_, .., "1"] => Ok(format!("{} are its own, and init is pid 1", wanted.join(" "))),
         _ => Err(format!("the ids of init are {ids:?}, not 1 in a namespace of its own")),
     }
-}
-
-/// A line of mountinfo, as far as it matters (proc_pid_mountinfo(5)).
-#[derive(Debug)]
-struct Mount<'a> {
-    device: &'a str,
-    /// The directory of the file system that is shown.
-    root: &'a str,
-    at: &'a str,
-    kind: &'a str,
-}
-
-fn mount(line: &str) -> Option<Mount<'_>> {
-    let (first, second) = line.split_once(" - ")?;
-    let words: Vec<&str> = first.split(' ').collect();
-    Some(Mount { device: words.get(2)?, root: words.get(3)?, at: words.get(4)?, kind: second.split(' ').next()? })
-}
-
-/// File systems that hold nothing of a disk.
-const KERNELS: [&str; 9] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs", "nsfs"];
-/// What a sandbox that may mount can make of its own files.
-const MADE_INSIDE: [&str; 3] = ["overlay", "fuse", "binfmt_misc"];
-
-/// Nothing is mounted but what the level has, and of disks only the project's own.
-pub(super) fn mounts(evidence: &Evidence<'_>) -> Verdict {
-    let lines: Option<Vec<Mount<'_>>> = evidence.host.mountinfo.lines().map(mount).collect();
-    let mounts = lines.ok_or_else(|| "the mounts cannot be read".to_owned())?;
-    let disk = mounts.iter().find(|mount| mount.at == "/").ok_or_else(|| "no root is mounted".to_owned())?;
-    if disk.kind != "overlay" && !disk.root.split('/').any(|part| part == evidence.subject.disk) {
-        return Err(format!("the root is {} of a {}, not the project's disk", disk.root, disk.kind));
-    }
-    let places = evidence.subject.level.mounts;
-    for mount in &mounts {
-        if places.is_some_and(|places| !places.iter().any(|place| is_at(mount.at, place))) {
-            return Err(format!("{} is mounted at {}", mount.kind, mount.at));
-        }
-        let of_the_disk = mount.device == disk.device && mount.root.starts_with(disk.root);
-        let kind = mount.kind.split('.').next().unwrap_or_default();
-        let harmless = match places {
-            Some(_) => KERNELS.contains(&kind) || (mount.at == "/usr" && kind == "overlay"),
-            None => KERNELS.contains(&kind) || MADE_INSIDE.contains(&kind),
-        };
-        let shown = evidence.subject.level.of_the_host.iter().any(|dir| mount.at.starts_with(dir));
-        if !of_the_disk && !harmless && !shown {
-            return Err(format!("{} of a {} is mounted at {}", mount.root, mount.kind, mount.at));
-        }
-    }
-    Ok(format!("{} mounts, of disks only the project's own", mounts.len()))
-}
-
-/// `/proc`, `/sys` and `/dev` have mounts below them; the others stand alone.
-fn is_at(at: &str, place: &str) -> bool {
-    let below = ["/proc", "/sys", "/dev"].contains(&place);
-    at == place || (below && at.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// Only device nodes of the level.
