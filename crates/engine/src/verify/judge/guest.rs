@@ -59,7 +59,8 @@ pub(in crate::verify) fn own_processes(evidence: &Evidence<'_>) -> Verdict {
 }
 
 /// Refused by the host's rules on the wire, which answer with a reset: a guest's own routes would prove nothing. Of one
-/// address that could be the one who lives there; that each of these is refused, and none is silent, only a rule does.
+/// address that could be the one who lives there; that each of these is refused, and none is silent, is a rule's doing.
+/// Whose is not told: a network that resets all of them itself looks the same.
 pub(in crate::verify) fn refused_on_the_wire(evidence: &Evidence<'_>) -> Verdict {
     each(evidence, |_, observed| *observed == Observed::Errno(errno::CONNREFUSED) || is_local(observed))
 }
