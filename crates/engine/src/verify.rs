@@ -15,6 +15,7 @@ mod host;
 mod judge;
 mod level;
 mod listeners;
+mod machine;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::engine::{Engine, StartPolicy};
 use crate::error::{Error, ErrorKind};
-use crate::project::Project;
+use crate::local::SandboxRecord;
+use crate::project::{Project, SandboxEntry};
 use crate::queue::Request;
 use checks::Check;
 use host::HostFacts;
@@ -100,8 +102,10 @@ struct Subject {
     /// Whether its root is read-only.
     read_only: bool,
     volumes: Vec<Shown>,
-    /// Its init, as the host numbers it.
+    /// Its init, or its hypervisor, as the host numbers it.
     pid: i32,
+    /// Of a sandbox with a kernel of its own.
+    guest: Option<machine::Guest>,
     started_at: Option<Timestamp>,
     /// Addresses of this daemon's other sandboxes.
     neighbours: Vec<IpAddr>,
@@ -142,7 +146,7 @@ impl Engine {
     async fn try_verify(&self, name: &ProjectName) -> Result<Verification, Error> {
         let (project, agent) = self.running(name, StartPolicy::Start).await?;
         let sandbox = project.sandbox.as_ref().ok_or_else(|| ErrorKind::NotRunning(name.clone()))?;
-        let level = Level::of(sandbox.handler)?;
+        let level = Level::of(sandbox.handler);
         let pid = sandbox.pid().ok_or(ErrorKind::Sandbox)?;
         let listeners = blocking(Listeners::open).await?;
         let subject = Subject {
@@ -156,6 +160,7 @@ impl Engine {
             level,
             volumes: sandbox.volumes.iter().map(|(at, volume)| Shown::of(at, volume)).collect(),
             pid,
+            guest: guest(sandbox),
             started_at: project.started_at,
             neighbours: self.neighbours(&project),
             host: listeners.addresses().to_vec(),
@@ -188,6 +193,15 @@ impl Engine {
         let addresses = others.filter_map(|project| project.sandbox.as_ref().and_then(|sandbox| sandbox.addresses));
         let each = |found: crate::Addresses| [Some(found.ipv4.into()), found.ipv6.map(Into::into)];
         addresses.take(NEIGHBOURS).flat_map(each).flatten().collect()
+    }
+}
+
+fn guest(sandbox: &SandboxEntry) -> Option<machine::Guest> {
+    match &sandbox.record {
+        Some(SandboxRecord::Machine(record)) => {
+            Some(machine::Guest { memory: record.memory, translated: record.translated })
+        }
+        _ => None,
     }
 }
 

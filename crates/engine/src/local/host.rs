@@ -209,8 +209,8 @@ impl Host {
 
     /// Whether this host has, and shows, what the spec names of it.
     pub(super) fn check(&self, spec: &ProjectSpec) -> Result<(), Error> {
-        let hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
-        hosts.map(|host| garth_runtime::check_volume(host, &self.data_dir)).collect::<Result<(), _>>().explain()?;
+        let mut hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
+        hosts.try_for_each(|host| garth_runtime::check_volume(host, &self.data_dir)).explain()?;
         capabilities(spec).map(drop)
     }
 

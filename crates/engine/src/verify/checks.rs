@@ -7,6 +7,7 @@ use garth_spec::{Network, ProbeCall, Try};
 use super::Subject;
 use super::judge::{self, Evidence, Verdict};
 use super::level::{Expect, Users};
+use super::machine;
 
 /// One check.
 #[derive(Debug, Clone)]
@@ -24,6 +25,9 @@ const PIDS_TRIED: u32 = 512;
 
 /// Every check of the subject's level, in the order in which they are made and shown.
 pub(super) fn of(subject: &Subject) -> Vec<Check> {
+    if subject.guest.is_some() {
+        return machine::of(subject);
+    }
     let mut checks = kernel(subject);
     checks.extend(identity(subject));
     checks.extend(files(subject));
@@ -33,11 +37,16 @@ pub(super) fn of(subject: &Subject) -> Vec<Check> {
     checks
 }
 
-fn check(id: &'static str, what: &'static str, tries: Vec<Try>, judge: fn(&Evidence<'_>) -> Verdict) -> Check {
+pub(super) fn check(
+    id: &'static str,
+    what: &'static str,
+    tries: Vec<Try>,
+    judge: fn(&Evidence<'_>) -> Verdict,
+) -> Check {
     Check { id, what, tries, judge }
 }
 
-fn paths(of: fn(String) -> Try, paths: &[&str]) -> Vec<Try> {
+pub(super) fn paths(of: fn(String) -> Try, paths: &[&str]) -> Vec<Try> {
     paths.iter().map(|path| of((*path).to_owned())).collect()
 }
 
@@ -164,15 +173,16 @@ const PRIVATE: [IpAddr; 7] = [
 
 const HTTP: u16 = 80;
 
-fn network(subject: &Subject) -> Vec<Check> {
+pub(super) fn network(subject: &Subject) -> Vec<Check> {
     let port = |address: &IpAddr| Try::Connect(SocketAddr::new(*address, HTTP));
     let hosts = subject.host.iter().copied().map(Try::Connect).collect();
     let (metadata, private) = (METADATA.iter().map(port).collect(), PRIVATE.iter().map(port).collect());
+    let blocked = if subject.guest.is_some() { judge::refused_on_the_wire } else { judge::refused_locally };
     let neighbours: Vec<Try> = subject.neighbours.iter().map(port).collect();
     let mut checks = vec![
         check("host-addresses", "this host cannot be reached on any of its addresses", hosts, judge::host_unreachable),
-        check("metadata", "cloud metadata services are refused at once", metadata, judge::refused_locally),
-        check("private-networks", "private networks are refused at once", private, judge::refused_locally),
+        check("metadata", "cloud metadata services are refused at once", metadata, blocked),
+        check("private-networks", "private networks are refused at once", private, blocked),
         check("neighbours", "other sandboxes cannot be reached", neighbours, judge::unreachable),
         check("loopback", "it can reach itself", vec![Try::Loopback], judge::works),
     ];

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Subject;
 use super::listeners::Listeners;
+use super::machine;
 use crate::engine::Inspection;
 use crate::error::{Error, ErrorKind};
 use crate::local::DiskUse;
@@ -42,6 +43,14 @@ pub(super) struct HostFacts {
     pub(super) connected: Vec<SocketAddr>,
     /// How long the sandbox has been running.
     pub(super) age: Option<Duration>,
+    /// What each descriptor of the init is, as the links in `/proc/PID/fd` say it.
+    pub(super) descriptors: Vec<String>,
+    /// `/proc/sys/kernel/random/boot_id` of this host.
+    pub(super) boot_id: String,
+    /// `/proc/version` of this host.
+    pub(super) version: String,
+    /// `/proc/PID/stat` of this daemon and of the init, by path.
+    pub(super) processes_of_ours: Vec<(String, String)>,
 }
 
 impl HostFacts {
@@ -71,6 +80,15 @@ impl HostFacts {
             oom_kills: kills(after).saturating_sub(kills(before)),
             connected: listeners.connected(),
             age,
+            descriptors: descriptors(subject.pid),
+            boot_id: read(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default(),
+            version: read(Path::new("/proc/version")).unwrap_or_default(),
+            processes_of_ours: machine::of_ours(subject)
+                .map(|path| {
+                    let stat = read(Path::new(&path)).unwrap_or_default();
+                    (path, stat)
+                })
+                .to_vec(),
         })
     }
 }
@@ -88,6 +106,12 @@ fn shared(pid: i32) -> Vec<(String, bool)> {
     let pid = pid.to_string();
     let both = kinds.into_iter().filter_map(|kind| Some((kind, link(&pid, kind)?, link("self", kind)?)));
     both.map(|(kind, init, own)| (kind.to_owned(), init == own)).collect()
+}
+
+fn descriptors(pid: i32) -> Vec<String> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
+    all.filter_map(link).map(|link| link.to_string_lossy().into_owned()).collect()
 }
 
 /// The directories of the cgroups that a process is in.

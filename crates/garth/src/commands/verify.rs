@@ -13,6 +13,7 @@ use crate::output::{cell, table};
 Tries from inside the sandbox what its runtime is to prevent, looks at it from the host, and says of each check
 whether it passed and what was seen. A stopped project is started. The outcome is kept: see garth inspect.
 With limits of 512 MiB and 512 processes or less, the sandbox is made to meet them for a moment.
+Of a microvm the host looks at the hypervisor's process, and no limit is met on purpose.
 
 Ends with 1 when a check failed.")]
 pub struct Verify {

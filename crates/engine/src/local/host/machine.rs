@@ -193,7 +193,7 @@ impl Host {
         drop(control);
         match done {
             // The console's end goes: what it says from now on is nobody's, and costs nothing.
-            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(guest), agent),
+            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(Box::new(guest)), agent),
             Err(error) => {
                 let last = last_words(&console, errors);
                 guest.sandbox.destroy().explain()?;
@@ -243,8 +243,8 @@ impl Host {
         let jail = sandboxes.new_jail(order.id).explain()?;
         let place = Place { host: jail.directory().to_owned(), own: jail.own() };
         let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("prepare the machine");
-        let writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
-        writable.map(|drive| jail.give(&drive.file)).collect::<std::io::Result<()>>().map_err(doing)?;
+        let mut writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
+        writable.try_for_each(|drive| jail.give(&drive.file)).map_err(doing)?;
         let launch = vmm.launch(machine, begin);
         let channel = UnixListener::bind(place.channel()).map_err(doing)?;
         let orders = UnixListener::bind(place.control()).map_err(doing)?;

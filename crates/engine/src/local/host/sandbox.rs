@@ -30,7 +30,7 @@ pub(crate) struct HostSandbox {
 pub(crate) enum Running {
     Native(garth_runtime::Sandbox),
     Container(garth_runtime::Container),
-    Machine(Guest),
+    Machine(Box<Guest>),
 }
 
 /// Calls one function of whichever it is.
@@ -39,7 +39,10 @@ macro_rules! running {
         match $self {
             Running::Native($sandbox) => $call,
             Running::Container($sandbox) => $call,
-            Running::Machine(Guest { sandbox: $sandbox, .. }) => $call,
+            Running::Machine(guest) => {
+                let $sandbox = &guest.sandbox;
+                $call
+            }
         }
     };
 }
@@ -55,7 +58,9 @@ impl Running {
             SandboxRecord::Machine(record) => {
                 let found = sandboxes.recover(id, &record.sandbox).explain()?;
                 let directory = sandboxes.directory(id);
-                found.map(|sandbox| Guest::of(sandbox, record, directory).map(Self::Machine)).transpose()
+                found
+                    .map(|sandbox| Guest::of(sandbox, record, directory).map(|guest| Self::Machine(Box::new(guest))))
+                    .transpose()
             }
             #[cfg(any(test, feature = "fake"))]
             SandboxRecord::Fake(_) => Ok(None),
@@ -115,7 +120,11 @@ impl Running {
     }
 
     pub(super) fn destroy(self) -> Result<(), Error> {
-        running!(self, sandbox => sandbox.destroy().explain())
+        match self {
+            Self::Native(sandbox) => sandbox.destroy().explain(),
+            Self::Container(container) => container.destroy().explain(),
+            Self::Machine(guest) => guest.sandbox.destroy().explain(),
+        }
     }
 }
 

@@ -90,7 +90,7 @@ pub(in crate::verify) fn numbers(evidence: &Evidence<'_>) -> Verdict {
 }
 
 /// How many numbers a list such as `0-3,7` names.
-fn in_list(list: &str) -> u64 {
+pub(super) fn in_list(list: &str) -> u64 {
     let part = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
