@@ -4,7 +4,6 @@
 
 mod door;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,10 +75,6 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(socket: PathBuf) -> Self {
-        Self::behind(Door::Socket(socket))
-    }
-
     pub(crate) fn behind(door: Door) -> Self {
         Self { door, idle: Mutex::default() }
     }
@@ -214,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_gone_is_an_error_of_its_kind() {
-        let agent = Arc::new(Agent::new("/nonexistent/agent.sock".into()));
+        let agent = Arc::new(Agent::behind(Door::Socket("/nonexistent/agent.sock".into())));
         let error = agent.shut_down(Duration::ZERO).await.expect_err("no agent");
         assert_eq!((error.kind(), error.failed_step()), (&ErrorKind::Agent, Some("connect")));
     }

@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "garth-spec",
             "garth-kernel",
             "garth-protocol",
+            "garth-channel",
             "garth-runtime",
             "garth-storage",
             "garth-image",

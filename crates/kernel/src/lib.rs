@@ -6,6 +6,7 @@ pub mod conntrack;
 pub mod credentials;
 pub mod descriptors;
 pub mod devices;
+pub mod ext4;
 pub mod filelock;
 pub mod floor;
 pub mod idmap;

@@ -42,6 +42,7 @@ pub(super) fn enter(
     // Here a check of the file system belongs, once the first files hold a static e2fsck: until then a disk that the
     // journal cannot mend is refused by the mount.
     mount(&device, DISK, root.filesystem, MountFlags::NOATIME).at(|| "mount the project's disk".to_owned())?;
+    grow(&device).at(|| "grow the file system to its disk".to_owned())?;
     let on_disk = |name: &str| Path::new(DISK).join(name);
     for name in ["rootfs", "state"] {
         std::fs::create_dir_all(on_disk(name)).at(|| format!("make {name} on the project's disk"))?;
@@ -76,6 +77,22 @@ fn with_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {
         |block: &Path| std::fs::read_to_string(block.join("serial")).is_ok_and(|found| found.trim_end() == serial);
     let block = std::fs::read_dir(blocks).ok()?.flatten().find(|block| has(&block.path()))?;
     Some(block.file_name().into())
+}
+
+/// The host may have made the disk larger since the last mount.
+fn grow(device: &Path) -> io::Result<()> {
+    let name = device.file_name().unwrap_or_default();
+    let sectors = std::fs::read_to_string(Path::new("/sys/block").join(name).join("size"))?;
+    let bytes = sectors.trim().parse::<u64>().map_err(io::Error::other)? * 512;
+    let disk = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let has = rustix::fs::fstatfs(&disk)?;
+    let block = u64::try_from(has.f_bsize).map_err(io::Error::other)?;
+    // What the file system counts leaves its own tables out; less than a group more is not worth a growth.
+    let group = block * block * 8;
+    if bytes <= has.f_blocks * block + group.max(bytes / 16) {
+        return Ok(());
+    }
+    garth_kernel::ext4::grow(std::os::fd::AsFd::as_fd(&disk), bytes / block)
 }
 
 fn mount(device: &Path, at: &str, filesystem: GuestFilesystem, flags: MountFlags) -> io::Result<()> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Addresses, DiskUse, Lease, LeaseRecord, Live, Order, SandboxRecord, Stored, Usage};
-use crate::agent::Agent;
+use crate::agent::{Agent, Door};
 use crate::doctor::Findings;
 use crate::error::{Error, ErrorKind};
 use crate::guest::{GuestReport, KernelSource, Progress, Step};
@@ -294,7 +294,8 @@ impl Fake {
 
     fn live(self: &Arc<Self>, id: SandboxId) -> Live {
         let sandbox = super::Sandbox::Fake(FakeSandbox { host: Arc::clone(self), id });
-        Live { sandbox, agent: Arc::new(Agent::new(self.path.with_file_name("agent.sock"))) }
+        let door = Door::Socket(self.path.with_file_name("agent.sock"));
+        Live { sandbox, agent: Arc::new(Agent::behind(door)) }
     }
 }
 

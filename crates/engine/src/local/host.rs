@@ -176,6 +176,12 @@ impl Host {
     }
 
     pub(super) fn set_disk_limit(&self, project: ProjectId, limit: ByteSize) -> Result<(), Error> {
+        if let Some(guest) = self.pool()?.guest_disk(project)
+            && guest.usage().explain()?.limit.is_some_and(|size| limit < size)
+        {
+            let kind = ErrorKind::LimitRefused { what: "disk", limit };
+            return Err(Error::from(kind).hint("a microVM's disk grows, with its next start, and never shrinks"));
+        }
         self.disk(project)?.set_limit(limit).explain()
     }
 

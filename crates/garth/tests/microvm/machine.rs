@@ -97,6 +97,18 @@ fn a_guest_cannot_write_more_than_its_disk_and_gives_back_what_it_deletes() {
 }
 
 #[test]
+fn a_disk_grows_with_the_next_start_and_never_shrinks() {
+    let Some(yard) = project("a_disk_grows_with_the_next_start_and_never_shrinks", "m") else { return };
+    let size = || yard.sh("m", "df -B1M --output=size / | tail -1").trim().parse::<u64>().expect("MiB");
+    let before = size();
+    yard.ok(&["set", "m", "--disk", "12GiB"]);
+    yard.ok(&["restart", "m"]);
+    assert!(size() > before + 1500, "{} after {before}", size());
+    let refused = yard.garth(&["set", "m", "--disk", "1GiB"]);
+    assert!(refused.code != 0 && refused.stderr.contains("never shrinks"), "{refused:?}");
+}
+
+#[test]
 fn a_guest_that_is_too_small_is_refused_before_anything_starts() {
     let Some(yard) = project("a_guest_that_is_too_small_is_refused", "m") else { return };
     yard.ok(&["set", "m", "--memory", "64MiB"]);
