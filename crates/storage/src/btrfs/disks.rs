@@ -12,7 +12,7 @@ use super::Btrfs;
 use super::groups::Groups;
 use crate::disk::{Disk, DiskRoot, DiskUsage, Root};
 use crate::error::{At, Error, ErrorKind};
-use crate::image::{Image, ImageMeta, finish_skeleton, make_skeleton, read_record};
+use crate::image::{Image, ImageMeta, UsrSource, finish_skeleton, make_skeleton, read_record};
 use crate::layout::ROOTFS;
 use crate::pool::Lasting;
 
@@ -83,7 +83,12 @@ impl Btrfs {
             kernel::create_subvolume(parent.as_fd(), name)?;
             self.groups.make(parent.as_fd(), id_of(&draft)?)?;
             make_skeleton(&draft)?;
-            finish_skeleton(&draft, &read_record(path)?)?;
+            let record = read_record(path)?;
+            finish_skeleton(&draft, &record)?;
+            if record.meta.usr == UsrSource::Host {
+                // What goes on it is mounted before anything is in the tree.
+                fs::create_dir(draft.join(ROOTFS).join("usr"))?;
+            }
             self.groups.limit(parent.as_fd(), id_of(&draft)?, limit)?;
             rustix::fs::renameat_with(CWD, &draft, CWD, path, RenameFlags::EXCHANGE)?;
             Ok(kernel::commit(parent.as_fd())?)
