@@ -232,12 +232,12 @@ For more information, try '--help'.
 "#]]
     );
     assert_data_eq!(
-        of(&yard, &["create", "x", "--runtime", "microvm"]),
+        of(&yard, &["create", "x", "--runtime", "microvm/firecracker"]),
         str![[r#"
 exit 8
 --- stdout
 --- stderr
-garth: the runtime microvm is not available here: microvm/qemu: this version of garth does not have it; microvm/firecracker: this version of garth does not have it; microvm/cloud-hypervisor: this version of garth does not have it
+garth: the runtime microvm/firecracker is not available here: [..]this version of garth drives it in tests alone
   hint: `garth doctor` says what each runtime needs
 
 "#]]

@@ -127,7 +127,7 @@ fn a_changed_limit_holds_at_once_and_a_lower_disk_than_used_is_refused() {
 #[test]
 fn a_runtime_that_is_not_there_is_an_error_and_never_a_weaker_sandbox() {
     let yard = Yard::new();
-    let done = yard.garth(&["create", "strong", "--runtime", "microvm", "--json"]);
+    let done = yard.garth(&["create", "strong", "--runtime", "microvm/firecracker", "--json"]);
     assert_eq!(done.code, 8, "{done:?}");
     assert!(done.text().contains("runtime_unavailable"), "{done:?}");
     assert_eq!(yard.project_names(), Vec::<String>::new());
