@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Loaded in this order; those that a kernel has built in are not in its package.
 const MODULES: [&str; 11] = [
@@ -26,6 +27,9 @@ pub struct Kernel {
 
 /// Fetched once, with the host's own package manager; beside the test programs, so that it goes with `cargo clean`.
 pub fn kernel() -> Option<Kernel> {
+    // By one test; the others wait.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _alone = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-kernel");
     if !cache.exists() {
         let work = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("work");
