@@ -11,9 +11,9 @@ use crate::world;
 const SCRIPT: &str = "#!/busybox sh
 exec >/dev/console 2>&1
 /busybox mount -t devtmpfs dev /dev
-echo garth:before $(/init kvm-probe)
+echo garth:before $(/agent kvm-probe)
 for module in irqbypass kvm kvm-amd; do /busybox insmod /$module.ko || echo garth:failed $module; done
-echo garth:after $(/init kvm-probe)
+echo garth:after $(/agent kvm-probe)
 echo garth:end
 /busybox reboot -f
 ";
@@ -36,8 +36,8 @@ fn a_kvm_that_runs_guests_is_told_from_none() {
         ("irqbypass.ko", &bypass),
         ("kvm.ko", &kvm),
         ("kvm-amd.ko", &amd),
-        // In the place of what stands for the agent.
-        ("init", garth_agent_binary::AGENT),
+        // By another name: as /init it would be the guest's.
+        ("agent", garth_agent_binary::AGENT),
     ];
     let initrd = with_script(artifacts, &busybox, SCRIPT, &files, directory.path());
     let said = run(artifacts, &initrd, &["-M", "q35", "-cpu", "EPYC,+svm,+npt"]);
