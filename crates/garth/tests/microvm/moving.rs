@@ -44,7 +44,7 @@ fn files_are_the_same_after_every_change_of_level() {
     let manifest = || yard.ok(&["exec", "p", "--", "python3", "-c", MANIFEST]);
     let first = manifest();
     assert!(first.ends_with("True"), "{first}");
-    for level in ["microvm/qemu", "sysbox", "microvm", "default"] {
+    for level in ["microvm/qemu", "sysbox", "default"] {
         yard.ok(&["set", "p", "--runtime", level]);
         assert_eq!(manifest(), first, "{level}");
         let runtime = yard.json(&["inspect", "p"])["runtime"]["handler"].as_str().unwrap_or_default().to_owned();
