@@ -8,7 +8,8 @@
 //!
 //! Readers come first and the disk second, so a process that writes little costs its caller no disk access. A reader that
 //! is slow reads from disk later; memory stays below [`TAIL`] per process. A process waits for the reader that started it
-//! before the ring overtakes that, and for others only when the disk is full, and then not for ever.
+//! before the ring overtakes that, and for others only when the disk is full, and then not for ever. What it wrote before
+//! its end pushes nothing out: who reads it afterwards finds it without a hole.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,8 +17,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use garth_protocol::agent::{Ended, Stream};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use super::ring::{Chunk, Keep, Segment};
+use super::ring::{Bound, Chunk, Keep, Segment};
 use crate::lock;
 
 /// Bytes in memory at which the process waits for the disk.
@@ -162,15 +164,18 @@ impl Output {
         state.readers.iter().any(|reader| reader.position < oldest)
     }
 
-    /// Whether a reader to which nothing may be lost is more than this many bytes behind.
-    pub fn is_held(&self, most: u64) -> bool {
+    /// What gives way in the ring before output that did not come before the leader's end.
+    pub fn bound(&self) -> Bound {
         let state = lock(&self.state);
-        state.readers.iter().any(|reader| reader.holds && state.next.saturating_sub(reader.position) > most)
+        // What is read now would be followed by a hole when the last before the end took its place.
+        let settling = state.ended.as_ref().is_some_and(|ended| state.stored < ended.offset);
+        let held = state.readers.iter().filter(|reader| reader.holds || settling).map(|reader| reader.position).min();
+        held.map_or(Bound::Drop, Bound::KeepFrom)
     }
 
-    /// Waits until some reader has moved on.
-    pub async fn reader_progress(&self) {
-        self.progress.notified().await;
+    /// Is done when some reader has moved on since this was called.
+    pub fn reader_progress(&self) -> Notified<'_> {
+        self.progress.notified()
     }
 
     /// Drops what is oldest in memory, read or not, until no more than `limit` bytes are left.
@@ -204,11 +209,6 @@ impl State {
         later.unwrap_or(in_memory).max(position + 1)
     }
 
-    /// The leader has ended, and the disk is about to take the last of it: the oldest goes in a moment.
-    fn is_settling(&self) -> bool {
-        self.disk == Disk::Writable && self.ended.as_ref().is_some_and(|ended| self.stored < ended.offset)
-    }
-
     /// Where the output from `position` on is.
     fn locate(&self, position: u64) -> Place {
         let position = position.max(self.first());
@@ -221,8 +221,6 @@ impl State {
             return Place::Memory(chunk);
         }
         match self.segments.iter().rfind(|segment| segment.start <= position) {
-            // What is read before would be followed by a hole.
-            Some(_) if self.is_settling() => Place::Settling,
             Some(segment) => Place::Disk(segment.number, position),
             // Neither: a hole that a failed disk left. Go on with what there is.
             None => self.tail.front().map_or(Place::End(self.ended.clone()), |chunk| Place::Memory(chunk.clone())),
@@ -233,7 +231,6 @@ impl State {
 enum Place {
     Memory(Chunk),
     Disk(u64, u64),
-    Settling,
     End(Option<Ended>),
 }
 
@@ -303,11 +300,8 @@ impl Reader {
             if let Some(chunk) = self.batch.pop_front() {
                 return self.hand_out(chunk);
             }
-            let output = Arc::clone(&self.output);
-            let changed = output.changed.notified();
             let place = lock(&self.output.state).locate(self.position);
             match place {
-                Place::Settling => changed.await,
                 Place::Memory(chunk) => return self.hand_out(chunk),
                 Place::End(None) => return Next::Nothing,
                 Place::End(Some(ended)) => return Next::Ended(ended),

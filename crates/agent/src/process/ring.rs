@@ -223,6 +223,17 @@ fn record_data(reader: &mut impl Read, length: usize) -> io::Result<Option<Bytes
     Ok((data.len() == length).then(|| data.into()))
 }
 
+/// What gives way when a ring is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The oldest output.
+    Drop,
+    /// The oldest output, but none from this offset on.
+    KeepFrom(u64),
+    /// The ring's capacity.
+    Outgrow,
+}
+
 /// The writing end of a process's ring.
 #[derive(Debug)]
 pub struct Ring {
@@ -267,16 +278,20 @@ impl Ring {
         self.next
     }
 
-    /// Appends chunks that follow each other; neighbours of one stream become one record. On an error, [`next`](Self::next)
-    /// says how far it came.
-    pub fn append(&mut self, process: &Process, chunks: &[Chunk]) -> io::Result<()> {
+    /// Appends chunks that follow each other; neighbours of one stream become one record. It ends early where it would have
+    /// to break the bound of that moment. [`next`](Self::next) says how far it came, also after an error.
+    pub fn append(&mut self, process: &Process, chunks: &[Chunk], bound: impl Fn() -> Bound) -> io::Result<()> {
         let most = usize::try_from(self.turn / 2).unwrap_or(usize::MAX);
         for group in chunks.chunk_by(|a, b| a.stream == b.stream).flat_map(|group| pieces(group, most)) {
             let length: usize = group.iter().map(|chunk| chunk.data.len()).sum();
             let empty = self.segments.last().is_some_and(|segment| segment.start == self.next);
-            let full = !empty && self.size + length as u64 > self.turn;
+            let bound = bound();
+            let full = !empty && bound != Bound::Outgrow && self.size + length as u64 > self.turn;
             // Offsets are counted from the file's first, so a hole needs a new file.
             if full || self.next != group[0].offset {
+                if !self.may_turn_over(bound) {
+                    return Ok(());
+                }
                 self.turn_over(process, group[0].offset)?;
             }
             let mut record = record(group[0].stream as u32, length);
@@ -300,6 +315,17 @@ impl Ring {
         self.write(&record)?;
         self.ended = true;
         Ok(())
+    }
+
+    /// Whether the next file may begin: the oldest goes then.
+    pub fn may_turn_over(&self, bound: Bound) -> bool {
+        match bound {
+            Bound::KeepFrom(offset) => {
+                (self.segments.len() as u64) < FILES
+                    || self.segments.get(1).is_some_and(|second| second.start <= offset)
+            }
+            Bound::Drop | Bound::Outgrow => true,
+        }
     }
 
     fn turn_over(&mut self, process: &Process, start: u64) -> io::Result<()> {
@@ -397,7 +423,7 @@ mod tests {
         let (_temporary, directory) = directory();
         let mut ring = Ring::create(directory.clone(), &process(), 1 << 20).expect("create");
         let chunks = [chunk(Stream::STREAM_STDOUT, 0, b"hello"), chunk(Stream::STREAM_STDERR, 5, b"oops")];
-        ring.append(&process(), &chunks).expect("append");
+        ring.append(&process(), &chunks, || Bound::Drop).expect("append");
         ring.end(&Process { pid: 7, ..process() }).expect("end");
         let all = directory.read("p1", 0, 0, usize::MAX).expect("read");
         assert_eq!(all.chunks, chunks);
@@ -413,7 +439,7 @@ mod tests {
         let block: &[u8] = &[b'x'; 1024];
         for at in 0..64u64 {
             let chunk = Chunk { stream: Stream::STREAM_STDOUT, offset: at * 1024, data: Bytes::copy_from_slice(block) };
-            ring.append(&process(), &[chunk]).expect("append");
+            ring.append(&process(), &[chunk], || Bound::Drop).expect("append");
         }
         assert_eq!(ring.segments().len(), 4);
         let total: u64 = directory.list().expect("list").iter().map(|(id, number)| directory.size(id, *number)).sum();
@@ -427,8 +453,8 @@ mod tests {
     fn a_record_cut_short_ends_the_file() {
         let (temporary, directory) = directory();
         let mut ring = Ring::create(directory.clone(), &process(), 1 << 20).expect("create");
-        ring.append(&process(), &[chunk(Stream::STREAM_STDOUT, 0, b"whole")]).expect("append");
-        ring.append(&process(), &[chunk(Stream::STREAM_STDERR, 5, b"cut short")]).expect("append");
+        ring.append(&process(), &[chunk(Stream::STREAM_STDOUT, 0, b"whole")], || Bound::Drop).expect("append");
+        ring.append(&process(), &[chunk(Stream::STREAM_STDERR, 5, b"cut short")], || Bound::Drop).expect("append");
         let path = temporary.path().join("processes/p1.0");
         let length = std::fs::metadata(&path).expect("metadata").len();
         std::fs::OpenOptions::new().write(true).open(&path).expect("open").set_len(length - 3).expect("cut");

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use garth_protocol::agent as wire;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Process;
 use super::output::{Disk, TAIL};
-use super::ring::{Keep, Ring};
+use super::ring::{Bound, Keep, Ring};
 
 /// How long output waits for more of it before it goes to disk.
 const LINGER: Duration = Duration::from_millis(20);
@@ -33,14 +34,15 @@ pub struct Store {
     due: Option<Instant>,
     /// When the wait for a slow reader ends; set while the disk is full and memory too.
     patience: Option<Instant>,
-    /// A reader that nothing may be lost to is far behind.
+    /// The ring waits for a reader to which nothing may be lost.
     held: bool,
 }
 
 #[derive(Debug)]
 struct Done {
     ring: Option<Ring>,
-    result: io::Result<()>,
+    /// Whether all was written; without an error, a reader is in the way of what was not.
+    result: io::Result<bool>,
 }
 
 impl Store {
@@ -52,11 +54,11 @@ impl Store {
 
     /// Whether more output may be read.
     pub fn has_room(&mut self) -> bool {
-        let output = &self.process.output;
-        self.held = output.is_held(self.capacity / 2);
-        if self.held {
-            return false;
+        if self.held && !self.has_reader_in_the_way() {
+            self.held = false;
+            self.due = Some(Instant::now());
         }
+        let output = &self.process.output;
         if output.in_memory() < TAIL {
             self.patience = None;
             return true;
@@ -75,6 +77,9 @@ impl Store {
 
     /// There is new output.
     pub fn note_output(&mut self) {
+        if self.held {
+            return;
+        }
         let now = Instant::now();
         if self.process.output.disk() == Disk::Writable && self.process.output.in_memory() >= MUCH {
             self.due = Some(now);
@@ -110,11 +115,27 @@ impl Store {
         if self.job.is_some() {
             self.work().await;
         }
-        if !self.is_complete() {
+        while !self.is_complete() {
             self.begin();
             self.work().await;
-            self.process.output.forget_beyond(LAST_WORDS);
+            if !self.held {
+                self.process.output.forget_beyond(LAST_WORDS);
+                return;
+            }
+            let output = Arc::clone(&self.process.output);
+            loop {
+                let progress = output.reader_progress();
+                if !self.has_reader_in_the_way() {
+                    break;
+                }
+                progress.await;
+            }
         }
+    }
+
+    /// Whether the ring could not go on without taking output from a reader that waits for it.
+    fn has_reader_in_the_way(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| !ring.may_turn_over(self.process.output.bound()))
     }
 
     /// Whether nothing is left to write.
@@ -138,6 +159,7 @@ impl Store {
         if let Some(ring) = &self.ring {
             self.process.output.stored(ring.next(), ring.segments());
         }
+        self.held = matches!(done.result, Ok(false));
         let disk = if done.result.is_ok() { Disk::Writable } else { Disk::Failed };
         self.process.output.set_disk(disk);
         if disk == Disk::Failed {
@@ -161,13 +183,20 @@ fn write(ring: Option<Ring>, keep: &Keep, capacity: u64, process: &Process) -> D
         Some(ring) => Ok(ring),
         None => keep.directory().and_then(|directory| Ring::create(directory, &described, capacity)),
     };
-    let mut ring = match ring {
-        Ok(ring) => ring,
-        Err(error) => return Done { ring: None, result: Err(error) },
-    };
-    let mut result = ring.append(&described, &process.output.unstored());
-    if result.is_ok() && described.ended.is_set() && !ring.has_end() {
-        result = ring.end(&described);
+    match ring {
+        Ok(mut ring) => Done { result: write_to(&mut ring, process, &described), ring: Some(ring) },
+        Err(error) => Done { ring: None, result: Err(error) },
     }
-    Done { ring: Some(ring), result }
+}
+
+fn write_to(ring: &mut Ring, process: &Process, described: &wire::Process) -> io::Result<bool> {
+    let unstored = process.output.unstored();
+    let ended = described.ended.as_option();
+    let last = ended.map_or(0, |ended| unstored.partition_point(|chunk| chunk.end() <= ended.offset));
+    ring.append(described, &unstored[..last], || Bound::Outgrow)?;
+    if ended.is_some() && !ring.has_end() {
+        ring.end(described)?;
+    }
+    ring.append(described, &unstored[last..], || process.output.bound())?;
+    Ok(unstored.last().is_none_or(|chunk| chunk.end() <= ring.next()))
 }

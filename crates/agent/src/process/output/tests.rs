@@ -1,6 +1,7 @@
 use garth_protocol::agent::EndReason;
 
 use super::*;
+use crate::process::ring::Ring;
 
 fn output_of(text: &'static [u8]) -> Arc<Output> {
     let output = Arc::new(Output::default());
@@ -51,15 +52,12 @@ async fn a_waiting_reader_is_woken() {
 
 #[tokio::test]
 async fn what_memory_let_go_of_is_read_from_disk() {
-    use crate::process::ring::Ring;
-    use garth_protocol::agent::Process;
     let temporary = tempfile::tempdir().expect("temporary directory");
     let keep = Keep::below(std::fs::File::open(temporary.path()).expect("open").into());
     let directory = keep.directory().expect("directory");
-    let process = Process { id: "p1".to_owned(), ..Default::default() };
     let output = output_of(b"old ");
-    let mut ring = Ring::create(directory, &process, 1 << 20).expect("ring");
-    ring.append(&process, &output.unstored()).expect("append");
+    let mut ring = Ring::create(directory, &described(), 1 << 20).expect("ring");
+    ring.append(&described(), &output.unstored(), || Bound::Drop).expect("append");
     output.stored(4, ring.segments());
     output.push(Stream::STREAM_STDOUT, Bytes::from_static(b"new"));
     assert_eq!(output.in_memory(), 3);
@@ -69,38 +67,81 @@ async fn what_memory_let_go_of_is_read_from_disk() {
     assert!(matches!(reader.now().await, Next::Nothing));
 }
 
+/// The output of a process with a ring of four files of 4 KiB, and what brings it there.
+struct Small {
+    output: Arc<Output>,
+    ring: Ring,
+    keep: Keep,
+    _temporary: tempfile::TempDir,
+}
+
+impl Small {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let keep = Keep::below(std::fs::File::open(temporary.path()).expect("open").into());
+        let ring = Ring::create(keep.directory().expect("directory"), &described(), 16 << 10).expect("ring");
+        Self { output: Arc::default(), ring, keep, _temporary: temporary }
+    }
+
+    /// 3 KiB, so that no two fit in one file.
+    fn push(&self, count: usize) {
+        (0..count).for_each(|_| self.output.push(Stream::STREAM_STDOUT, vec![b'x'; 3 << 10].into()));
+    }
+
+    /// Brings to the ring what may go there; says how much is there.
+    fn store(&mut self) -> u64 {
+        self.ring.append(&described(), &self.output.unstored(), || self.output.bound()).expect("append");
+        self.output.stored(self.ring.next(), self.ring.segments());
+        self.ring.next()
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.output), "p1".to_owned(), Some(self.keep.clone()), Some(0))
+    }
+
+    fn end(&self) {
+        self.output.end(Ended { reason: EndReason::END_REASON_EXITED.into(), ..Default::default() });
+    }
+}
+
+fn described() -> garth_protocol::agent::Process {
+    garth_protocol::agent::Process { id: "p1".to_owned(), ..Default::default() }
+}
+
 #[tokio::test]
-async fn nothing_goes_missing_between_what_is_read_after_the_end() {
-    use crate::process::ring::Ring;
-    use garth_protocol::agent::Process;
-    let temporary = tempfile::tempdir().expect("temporary directory");
-    let keep = Keep::below(std::fs::File::open(temporary.path()).expect("open").into());
-    let process = Process { id: "p1".to_owned(), ..Default::default() };
-    let output = Arc::new(Output::default());
-    let mut ring = Ring::create(keep.directory().expect("directory"), &process, 16 << 10).expect("ring");
-    let mut store = || {
-        ring.append(&process, &output.unstored()).expect("append");
-        output.stored(ring.next(), ring.segments());
-    };
-    let push = || (0..4).for_each(|_| output.push(Stream::STREAM_STDOUT, vec![b'x'; 3 << 10].into()));
-    push();
-    store();
-    push();
-    output.end(Ended { reason: EndReason::END_REASON_EXITED.into(), ..Default::default() });
-    let mut reader = Reader::new(Arc::clone(&output), "p1".to_owned(), Some(keep), Some(0));
-    let reading = tokio::spawn(async move {
-        let mut pieces = Vec::new();
-        while let Next::Chunk(chunk) = reader.now().await {
-            pieces.push((chunk.offset, chunk.end()));
+async fn the_ring_never_overtakes_a_reader_that_holds() {
+    let mut small = Small::new();
+    let mut reader = small.reader().holding();
+    small.push(6);
+    assert_eq!(small.store(), 4 * (3 << 10), "the fifth file would push out the first");
+    assert_eq!(data(reader.now().await).0, 0);
+    assert_eq!(small.store(), 5 * (3 << 10), "the second file is not read yet");
+    drop(reader);
+    assert_eq!(small.store(), 6 * (3 << 10));
+    assert_eq!(small.output.range().0, 2 * (3 << 10), "nobody waits for the first files");
+}
+
+#[tokio::test]
+async fn nothing_is_pushed_out_between_what_is_read_after_the_end() {
+    let mut small = Small::new();
+    small.push(4);
+    small.store();
+    small.push(4);
+    small.end();
+    let mut reader = small.reader();
+    assert_eq!(small.store(), 4 * (3 << 10), "it began to read from the first file");
+    let mut position = 0;
+    loop {
+        match reader.now().await {
+            Next::Chunk(chunk) => {
+                assert_eq!(chunk.offset, position, "a hole");
+                position = chunk.end();
+            }
+            Next::Ended(ended) => break assert_eq!((position, ended.offset), (24 << 10, 24 << 10)),
+            Next::Nothing => panic!("no end"),
         }
-        pieces
-    });
-    tokio::task::yield_now().await;
-    store();
-    let pieces = reading.await.expect("reader");
-    assert!(pieces[0].0 > 0, "the ring dropped nothing: {pieces:?}");
-    assert!(pieces.windows(2).all(|pair| pair[0].1 == pair[1].0), "a hole: {pieces:?}");
-    assert_eq!(pieces.last().expect("output").1, 24 << 10);
+    }
+    assert_eq!(small.store(), 24 << 10);
 }
 
 #[tokio::test]
