@@ -216,7 +216,7 @@ pub fn at_each_level(test: &str, options: &[&str], check: impl Fn(&Yard, &str)) 
     let yard = Yard::new();
     let doctor = yard.garth(&["doctor"]).text();
     for level in ["default", "sysbox"] {
-        if doctor.contains(&format!("runtime {level}: works")) {
+        if doctor.contains(&format!("runtime {level}/native: works")) {
             yard.ok(&[&["create", level, "--runtime", level, "--network", "none"], options].concat());
             check(&yard, level);
             yard.garth(&["rm", "-f", level]);
