@@ -1,5 +1,5 @@
 use crate::level::{BOX, DISK, Level, Sandbox};
-use crate::yard::eventually;
+use crate::yard::{eventually, skip};
 
 levels! {
     every:
@@ -45,7 +45,7 @@ fn a_memory_hog_dies_alone(sandbox: &Sandbox) {
 
 fn a_full_disk_is_the_projects_own(sandbox: &Sandbox) {
     if sandbox.yard.json(&["inspect", BOX])["disk"]["limit"].is_null() {
-        eprintln!("SKIP a_full_disk_is_the_projects_own: the pool has no quotas here");
+        skip("a_full_disk_is_the_projects_own", "the pool has no quotas here");
         return;
     }
     assert!(!sandbox.succeeds(&format!("head -c {} /dev/zero > /root/big", DISK + (1 << 20))));

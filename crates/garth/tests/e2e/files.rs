@@ -1,5 +1,5 @@
 use crate::level::{BOX, DISK, Sandbox};
-use crate::yard::scratch;
+use crate::yard::{scratch, skip};
 
 levels! {
     every:
@@ -46,7 +46,7 @@ fn cp_of_what_the_sandbox_made_up_cannot_leave_the_target(sandbox: &Sandbox) {
 fn cp_to_a_full_disk_is_an_error_and_the_old_file_stays(sandbox: &Sandbox) {
     let yard = &sandbox.yard;
     if yard.json(&["inspect", BOX])["disk"]["limit"].is_null() {
-        eprintln!("SKIP cp_to_a_full_disk: the pool has no quotas here");
+        skip("cp_to_a_full_disk", "the pool has no quotas here");
         return;
     }
     yard.sh(BOX, "echo old > /root/f");

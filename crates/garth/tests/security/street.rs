@@ -1,7 +1,7 @@
 //! Sandboxes of all levels side by side, behind one daemon.
 
 use crate::level::{Level, Shared};
-use crate::yard::{Done, Yard};
+use crate::yard::{Done, Yard, skip};
 
 /// Of every level that this host has one sandbox that attacks and one that is attacked, with a network each.
 pub struct Street {
@@ -15,7 +15,7 @@ impl Street {
     pub fn with(test: &str, check: impl FnOnce(&Self)) {
         static STREET: Shared<Street> = Shared::new();
         for level in Level::ALL.into_iter().filter(|level| !level.is_here()) {
-            eprintln!("SKIP {test}: the runtime {} is not on the street", level.runtime());
+            skip(test, &format!("the runtime {} is not on the street", level.runtime()));
         }
         STREET.with(Self::new, check);
     }

@@ -133,7 +133,7 @@ pub fn with_sandbox(level: Level, test: &str, check: fn(&Sandbox)) {
     if level.is_here() {
         SANDBOXES[level as usize].with(|| Sandbox::new(level), check);
     } else {
-        eprintln!("SKIP {test}: the runtime {}", level.runtime());
+        crate::yard::skip(test, &format!("the runtime {}", level.runtime()));
     }
 }
 
