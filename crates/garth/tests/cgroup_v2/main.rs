@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Tests of the `e2e` and `security` programs that need nothing that the guest lacks.
-const E2E: &str = "lifecycle::files lifecycle::owners lifecycle::a_crash processes::exit_codes processes::a_timeout processes::kill_ends containment::";
-const SECURITY: &str = "boundary:: host_facts::guest_cannot_read";
+const E2E: &str = "lifecycle::default:: processes::default::exit_codes processes::default::a_timeout processes::default::kill_ends containment::default::";
+const SECURITY: &str = "boundary::default:: kernel::default:: host_facts::default::guest_cannot_read";
 
 /// Checks of the runtime `sysbox` (docs/sysbox.md) that need no container engine and wait for no clock.
 const SYSBOX: &str =

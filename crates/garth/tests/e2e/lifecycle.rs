@@ -1,6 +1,13 @@
 use std::process::Command;
 
+use crate::level::{BOX, Sandbox};
 use crate::yard::{Yard, finish};
+
+levels! {
+    every:
+        owners_modes_links_and_xattrs_survive_stop_and_start,
+        a_crash_of_the_daemon_stops_no_sandbox;
+}
 
 #[test]
 fn a_first_command_needs_no_image_and_leaves_nothing() {
@@ -9,15 +16,16 @@ fn a_first_command_needs_no_image_and_leaves_nothing() {
     assert_eq!(yard.project_names(), Vec::<String>::new());
 }
 
-#[test]
-fn owners_modes_links_and_xattrs_survive_stop_and_start() {
-    let yard = Yard::new();
-    yard.ok(&["create", "kept"]);
-    yard.sh("kept", "mkdir -p /root/d && echo kept > /root/d/f && ln /root/d/f /root/d/g && ln -s f /root/d/l");
-    yard.sh("kept", "chown 1234:2345 /root/d/f && chmod 4751 /root/d/f && mkfifo /root/d/p");
-    yard.ok(&["stop", "kept"]);
-    assert_eq!(yard.sh("kept", "stat -c %u:%g:%a:%h /root/d/f"), "1234:2345:4751:2");
-    assert_eq!(yard.sh("kept", "cat /root/d/l; readlink /root/d/l; stat -c %F /root/d/p"), "kept\nf\nfifo");
+fn owners_modes_links_and_xattrs_survive_stop_and_start(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    yard.sh(
+        BOX,
+        "mkdir -p /root/kept && echo kept > /root/kept/f && ln /root/kept/f /root/kept/g && ln -s f /root/kept/l",
+    );
+    yard.sh(BOX, "chown 1234:2345 /root/kept/f && chmod 4751 /root/kept/f && mkfifo /root/kept/p");
+    yard.ok(&["stop", BOX]);
+    assert_eq!(yard.sh(BOX, "stat -c %u:%g:%a:%h /root/kept/f"), "1234:2345:4751:2");
+    assert_eq!(yard.sh(BOX, "cat /root/kept/l; readlink /root/kept/l; stat -c %F /root/kept/p"), "kept\nf\nfifo");
 }
 
 #[test]
@@ -54,17 +62,15 @@ fn of_two_creates_of_one_name_one_wins() {
     assert_eq!(yard.project_names(), ["same"]);
 }
 
-#[test]
-fn a_crash_of_the_daemon_stops_no_sandbox() {
-    let yard = Yard::new();
-    yard.ok(&["create", "lives"]);
-    yard.sh("lives", "mkfifo /root/go");
+fn a_crash_of_the_daemon_stops_no_sandbox(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    yard.sh(BOX, "mkfifo /root/go");
     let waits = "echo begun; read x < /root/go; echo $x; exit 3";
-    let process = yard.ok(&["exec", "-d", "lives", "--", "sh", "-c", waits]);
+    let process = yard.ok(&["exec", "-d", BOX, "--", "sh", "-c", waits]);
     yard.kill_daemon();
-    yard.sh("lives", "echo went > /root/go");
-    assert_eq!(yard.garth(&["wait", "lives", &process]).code, 3);
-    assert_eq!(yard.ok(&["logs", "lives", &process]), "begun\nwent");
+    yard.sh(BOX, "echo went > /root/go");
+    assert_eq!(yard.garth(&["wait", BOX, &process]).code, 3);
+    assert_eq!(yard.ok(&["logs", BOX, &process]), "begun\nwent");
 }
 
 #[test]

@@ -4,6 +4,11 @@
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
+#[macro_use]
+#[path = "../support/level.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
+mod level;
+
 mod bad_input;
 mod containment;
 mod files;

@@ -1,202 +1,134 @@
-//! Capabilities, system calls, mounts, devices: what root inside must not be able to do.
+//! Capabilities, mounts, users, the init: what root inside must not be able to do to the host.
 
-use crate::yard::Yard;
+use crate::host;
+use crate::level::{BOX, Level, SECRET, Sandbox};
+use crate::yard::eventually;
 
-fn yard() -> Yard {
-    let yard = Yard::new();
-    yard.ok(&["create", "evil", "--network", "none"]);
-    yard
+levels! {
+    every:
+        capabilities_are_no_more_than_the_levels,
+        guest_cannot_mount_on_the_host,
+        guest_gains_nothing_on_the_host_by_a_user_namespace,
+        guest_cannot_look_into_the_daemons_agent,
+        guest_cannot_break_out_of_its_root,
+        guest_sees_no_descriptor_of_the_host,
+        set_user_id_programs_gain_nothing_with_no_new_privs,
+        a_crash_dumps_no_core_on_the_host,
+        guest_cannot_raise_its_own_limits;
+    shared_kernel:
+        guest_cannot_uncover_what_is_hidden;
 }
 
-#[track_caller]
-fn denied(yard: &Yard, attacks: &[&str]) {
-    for attack in attacks {
-        let done = yard.garth(&["exec", "evil", "--", "sh", "-c", attack]);
-        assert_ne!(done.code, 0, "{attack}: {done:?}");
-    }
-    assert_eq!(yard.sh("evil", "echo alive"), "alive");
-}
-
-/// Runs a Python line that prints the errno name of a system call made directly, or OK.
-fn syscall(yard: &Yard, line: &str) -> String {
-    let program = format!(
-        "import ctypes, errno, os, socket\nlibc = ctypes.CDLL(None, use_errno=True)\n\
-         def call(*a):\n    r = libc.syscall(*a)\n    print('OK' if r >= 0 else errno.errorcode[ctypes.get_errno()])\n{line}"
-    );
-    yard.ok(&["exec", "evil", "--", "python3", "-c", &program])
-}
-
-#[test]
-fn capabilities_are_no_more_than_dockers() {
-    let yard = yard();
-    let status = yard.sh("evil", "grep -E '^Cap(Prm|Eff|Bnd|Amb|Inh)' /proc/self/status");
+fn capabilities_are_no_more_than_the_levels(sandbox: &Sandbox) {
     // CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP
     const DOCKER: u64 = 0xa804_25fb;
-    for line in status.lines() {
-        let set = u64::from_str_radix(line.split_whitespace().nth(1).expect("a set"), 16).expect("hex");
-        assert_eq!(set & !DOCKER, 0, "{line}");
+    let pid = sandbox.pid();
+    match sandbox.level {
+        Level::Default => {
+            let status = sandbox.sh("grep -E '^Cap(Prm|Eff|Bnd|Amb|Inh)' /proc/self/status");
+            assert_eq!(status.lines().count(), 5);
+            for line in status.lines() {
+                let set = u64::from_str_radix(line.split_whitespace().nth(1).expect("a set"), 16).expect("hex");
+                assert_eq!(set & !DOCKER, 0, "{line}");
+            }
+        }
+        // All of them, over namespaces of its own users.
+        Level::Sysbox => {
+            let users = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).expect("a namespace");
+            assert_ne!(users(&pid.to_string()), users("self"));
+            assert!(host::is_nobody(pid), "{:?}", host::status(pid, "Uid"));
+        }
+        // All of them in the guest; what runs it has none.
+        Level::Microvm => {
+            for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                assert_eq!(host::status(pid, set), ["0000000000000000"], "{set}");
+            }
+        }
     }
 }
 
-#[test]
-fn guest_cannot_mount_or_remount() {
-    denied(
-        &yard(),
-        &[
-            "mkdir -p /root/m && mount -t tmpfs t /root/m",
-            "mkdir -p /root/m && mount --bind / /root/m",
-            "mount -o remount,rw /proc/sys",
-            "umount /proc/sys",
-            "umount -l /proc/kcore",
-            "mkdir -p /root/m && mount -t proc p /root/m",
-            "mkdir -p /root/m && unshare -m mount -t tmpfs t /root/m",
-        ],
-    );
-}
-
-#[test]
-fn guest_cannot_gain_capabilities_in_a_user_namespace() {
-    denied(
-        &yard(),
-        &[
-            "unshare -U true",
-            "unshare -Ur true",
-            "mkdir -p /root/m && unshare -Urm mount -t tmpfs t /root/m",
-            "unshare -Urn true",
-        ],
-    );
-}
-
-#[test]
-fn guest_cannot_make_or_use_device_nodes() {
-    denied(
-        &yard(),
-        &[
-            "mknod /root/s b 8 0",
-            "mknod /root/k c 1 1",
-            "mknod /dev/k c 1 1 && head -c 1 /dev/k",
-            "head -c 1 /dev/mem",
-            "head -c 1 /dev/vda",
-            "head -c 1 /dev/kvm",
-            "test -e /dev/loop-control",
-        ],
-    );
-}
-
-#[test]
-fn guest_cannot_write_kernel_settings() {
-    denied(
-        &yard(),
-        &[
-            "echo h > /proc/sysrq-trigger",
-            "v=$(cat /proc/sys/kernel/panic) && echo $v > /proc/sys/kernel/panic",
-            "echo '|/bin/true' > /proc/sys/kernel/core_pattern",
-            "echo 1 > /proc/sys/vm/drop_caches",
-            "echo x > /proc/sys/kernel/hostname",
-            "echo /root/x > /sys/kernel/uevent_helper",
-            "test -w /sys/fs/cgroup/memory.max && echo max > /sys/fs/cgroup/memory.max || exit 1",
-            "find /sys -writable -type f 2>/dev/null | while read f; do (echo 0 > \"$f\") 2>/dev/null && exit 0; done; exit 1",
-        ],
-    );
-}
-
-#[test]
-fn guest_cannot_load_code_into_the_kernel() {
-    denied(&yard(), &["modprobe dummy", "dmesg", "echo 1 > /proc/sys/kernel/modules_disabled"]);
-    let yard = yard();
-    // x86-64 numbers: bpf, perf_event_open, init_module, finit_module, kexec_load, userfaultfd, io_uring_setup,
-    // open_by_handle_at, add_key, keyctl, request_key, unshare(NEWUSER), setns, pivot_root, fsopen, open_tree, move_mount, mount_setattr
-    for call in [
-        "321, 0, 0, 0",
-        "298, 0, 0, -1, -1, 0",
-        "175, 0, 0, 0",
-        "313, 0, 0, 0",
-        "246, 0, 0, 0, 0",
-        "323, 0",
-        "425, 1, 0",
-        "304, 0, 0, 0",
-        "248, 0, 0, 0, 0, 0",
-        "250, 0, 0, 0, 0, 0",
-        "249, 0, 0, 0, 0",
-        "272, 0x10000000",
-        "308, 0, 0",
-        "155, 0, 0",
-        "430, b'tmpfs', 0",
-        "428, -100, b'/', 1",
-        "429, -100, b'/', -100, b'/', 0",
-        "442, -100, b'/', 0, 0, 0",
+fn guest_cannot_mount_on_the_host(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p /root/m");
+    for mount in [
+        "mount -t tmpfs garth-mark /root/m",
+        "mount --bind /tmp /root/m",
+        "mount --rbind / /root/m",
+        "mount -t proc p /root/m",
+        "unshare -m mount -t tmpfs garth-mark /root/m",
     ] {
-        let answer = syscall(&yard, &format!("call({call})"));
-        assert!(answer == "EPERM" || answer == "ENOSYS", "syscall({call}): {answer}");
+        let done = sandbox.exec(&["sh", "-c", mount]);
+        assert!(!host::has_mount("garth-mark") && !host::has_mount(" /root/m "), "{mount}: it is on the host");
+        assert_eq!(done.code == 0, sandbox.level != Level::Default, "{mount}: {done:?}");
+        sandbox.sh("umount -l /root/m 2>/dev/null || true");
     }
 }
 
-#[test]
-fn guest_cannot_clone_into_new_namespaces() {
-    let yard = yard();
-    // clone(CLONE_NEWUSER | SIGCHLD), and clone3, whose flags no filter can see.
-    assert_eq!(syscall(&yard, "call(56, 0x10000000 | 17, 0, 0, 0, 0)"), "EPERM");
-    assert_eq!(syscall(&yard, "call(435, 0, 0)"), "ENOSYS");
-}
-
-#[test]
-fn guest_cannot_push_characters_into_a_terminal() {
-    let yard = yard();
-    assert_eq!(syscall(&yard, "m, s = os.openpty()\ncall(16, s, 0x5412, ctypes.c_char_p(b'x'))"), "EPERM");
-    // The upper half of the request is ignored by the kernel and so must not fool the filter (CVE-2019-10063).
-    assert_eq!(
-        syscall(&yard, "m, s = os.openpty()\ncall(16, s, ctypes.c_ulong(0x100005412), ctypes.c_char_p(b'x'))"),
-        "EPERM"
-    );
-}
-
-#[test]
-fn guest_cannot_open_exotic_sockets() {
-    let yard = yard();
-    for family in ["AF_ALG", "AF_VSOCK", "AF_PACKET", "AF_BLUETOOTH"] {
-        let line = format!(
-            "try:\n    socket.socket(getattr(socket, '{family}'), socket.SOCK_RAW if '{family}' == 'AF_PACKET' else socket.SOCK_STREAM, 0)\n    print('OK')\nexcept OSError as e:\n    print(errno.errorcode[e.errno])"
-        );
-        let answer = syscall(&yard, &line);
-        assert_ne!(answer, "OK", "{family}");
+/// Also not as root of a namespace further in. In a machine nothing is hidden: what there is, is the guest's.
+fn guest_cannot_uncover_what_is_hidden(sandbox: &Sandbox) {
+    let mut ways = vec!["umount -l /proc/kcore", "umount /proc/kallsyms", "mount -o remount,bind,rw /sys"];
+    ways.extend(["unshare -m umount -l /proc/kallsyms", "unshare -Urm umount -l /proc/kcore"]);
+    ways.extend(["unshare -Urm mount -o remount,bind,rw /sys", "mount -o remount,rw /sys"]);
+    if sandbox.level == Level::Default {
+        ways.extend(["mount -o remount,rw /proc/sys", "umount /proc/sys"]);
     }
+    sandbox.denies(&ways);
 }
 
-#[test]
-fn guest_cannot_reach_its_init_or_the_agents_files() {
-    denied(
-        &yard(),
-        &[
-            "readlink /proc/1/fd/3",
-            "for f in /proc/1/fd/*; do stat -L $f && exit 0; done 2>/dev/null; exit 1",
-            "cat /proc/1/environ",
-            "head -c 1 /proc/1/mem",
-            "ls /proc/1/root/",
-            "ls /proc/1/cwd/",
-            "cp /bin/true /proc/1/exe",
-            "python3 -c 'import os; os.open(\"/proc/1/exe\", os.O_RDWR)'",
-            "cat /proc/1/maps | grep .",
-        ],
-    );
+fn guest_gains_nothing_on_the_host_by_a_user_namespace(sandbox: &Sandbox) {
+    let ways =
+        ["unshare -U true", "unshare -Ur true", "unshare -Urm mount -t tmpfs garth-mark /tmp", "unshare -Urn true"];
+    if sandbox.level == Level::Default {
+        return sandbox.denies(&ways);
+    }
+    for way in ways {
+        assert!(sandbox.succeeds(way), "{way}");
+    }
+    assert!(!host::has_mount("garth-mark"));
+    let process = sandbox.yard.ok(&["exec", "-d", BOX, "--", "unshare", "-Ur", "sleep", "271828"]);
+    eventually("it runs inside", || sandbox.succeeds("pgrep -fx 'sleep 271828'"));
+    match (sandbox.level, host::process(&["sleep", "271828"])) {
+        (Level::Sysbox, Some(pid)) => assert!(host::is_nobody(pid), "{:?}", host::status(pid, "Uid")),
+        (Level::Sysbox, None) => panic!("the host does not see it"),
+        (_, found) => assert_eq!(found, None, "the host sees a process of a guest"),
+    }
+    sandbox.yard.ok(&["kill", BOX, &process]);
 }
 
-#[test]
-fn guest_cannot_break_out_of_its_root() {
-    let yard = yard();
+fn guest_cannot_look_into_the_daemons_agent(sandbox: &Sandbox) {
+    if sandbox.level == Level::Microvm {
+        // Root of its own kernel sees its init, and by that nothing of the host.
+        let seen = sandbox
+            .sh("tr '\\0' '\\n' < /proc/1/environ; ls -l /proc/1/fd /proc/1/root/ /proc/1/cwd/; cat /proc/1/maps");
+        let data = sandbox.yard.data_dir().to_string_lossy().into_owned();
+        for word in [SECRET, data.as_str(), "garth-test."] {
+            assert!(!seen.contains(word), "{word}: {seen}");
+        }
+        return;
+    }
+    sandbox.denies(&[
+        "readlink /proc/1/fd/3",
+        "for f in /proc/1/fd/*; do stat -L $f && exit 0; done 2>/dev/null; exit 1",
+        "cat /proc/1/environ",
+        "head -c 1 /proc/1/mem",
+        "ls /proc/1/root/",
+        "ls /proc/1/cwd/",
+        "cp /bin/true /proc/1/exe",
+        "python3 -c 'import os; os.open(\"/proc/1/exe\", os.O_RDWR)'",
+        "cat /proc/1/maps | grep .",
+    ]);
+}
+
+fn guest_cannot_break_out_of_its_root(sandbox: &Sandbox) {
     // The classic: chroot below an open directory, then walk up.
     let program = "import os\nos.makedirs('/root/jail', exist_ok=True)\nd = os.open('/', os.O_RDONLY)\nos.chroot('/root/jail')\nos.fchdir(d)\n\
-                   [os.chdir('..') for _ in range(64)]\nos.chroot('.')\nprint(os.path.exists('/work') and os.path.exists('/var/tmp/garth-marker'))";
-    let marker = std::path::Path::new("/var/tmp/garth-marker");
-    std::fs::write(marker, "x").expect("marker");
-    let seen = yard.ok(&["exec", "evil", "--", "python3", "-c", program]);
-    std::fs::remove_file(marker).expect("marker");
-    assert_eq!(seen, "False");
+                   [os.chdir('..') for _ in range(64)]\nos.chroot('.')\nprint(os.path.exists('/usr/bin'), os.path.exists('PATH'))";
+    let marker = tempfile::Builder::new().prefix("garth-marker.").tempfile_in("/var/tmp").expect("marker");
+    let seen = sandbox.python(&program.replace("PATH", &marker.path().to_string_lossy()));
+    assert_eq!(seen, "True False");
 }
 
-#[test]
-fn guest_sees_no_descriptor_of_the_host() {
-    let yard = yard();
-    let open = yard.sh("evil", "for f in /proc/self/fd/*; do readlink $f; done; true");
+fn guest_sees_no_descriptor_of_the_host(sandbox: &Sandbox) {
+    let open = sandbox.sh("for f in /proc/self/fd/*; do readlink $f; done; true");
     for target in open.lines() {
         assert!(
             target.starts_with("pipe:") || target.starts_with("/dev/null") || target.starts_with("/proc/"),
@@ -205,31 +137,49 @@ fn guest_sees_no_descriptor_of_the_host() {
     }
 }
 
-#[test]
-fn set_user_id_programs_gain_nothing_with_no_new_privs() {
-    let yard = Yard::new();
-    yard.ok(&["create", "evil", "--network", "none", "--no-new-privs"]);
-    yard.sh("evil", "cp $(which id) /root/id && chmod 4755 /root/id && chmod 755 /root");
-    assert_ne!(yard.ok(&["exec", "-u", "1000", "evil", "--", "/root/id", "-u"]), "0");
-    assert_eq!(yard.sh("evil", "grep NoNewPrivs /proc/self/status | cut -f2"), "1");
+fn set_user_id_programs_gain_nothing_with_no_new_privs(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    let runtime = sandbox.level.runtime();
+    yard.ok(&["create", "nnp", "--runtime", runtime, "--memory", "256MiB", "--network", "none", "--no-new-privs"]);
+    yard.sh("nnp", "cp $(which id) /root/id && chmod 4755 /root/id && chmod 755 /root");
+    let user = yard.ok(&["exec", "-w", "/", "-u", "1000", "nnp", "--", "/root/id", "-u"]);
+    let bit = yard.sh("nnp", "grep NoNewPrivs /proc/self/status | cut -f2");
+    yard.ok(&["rm", "-f", "nnp"]);
+    assert_eq!((user.as_str(), bit.as_str()), ("1000", "1"));
 }
 
-#[test]
-fn a_crash_dumps_no_core_on_the_host() {
-    let yard = yard();
-    assert_eq!(yard.sh("evil", "ulimit -c; ulimit -Hc"), "0\n0");
-}
-
-#[test]
-fn guest_cannot_raise_its_own_limits() {
-    denied(
-        &yard(),
-        &[
-            "mkdir /sys/fs/cgroup/x",
-            "mkdir /sys/fs/cgroup/memory/x",
-            "for f in $(find /sys/fs/cgroup -name 'memory*limit*' -o -name memory.max -o -name pids.max); do echo 99999999999 > $f && exit 0; done 2>/dev/null; exit 1",
+fn a_crash_dumps_no_core_on_the_host(sandbox: &Sandbox) {
+    if sandbox.level != Level::Microvm {
+        assert_eq!(sandbox.sh("ulimit -c; ulimit -Hc"), "0\n0");
+        return sandbox.denies(&[
             "ulimit -Hc unlimited; grep -q 'Max core file size *unlimited' /proc/self/limits",
             "ulimit -Sc unlimited; grep -q 'Max core file size *unlimited' /proc/self/limits",
-        ],
+        ]);
+    }
+    // The guest's kernel runs the guest's handler, as a process of the guest.
+    let mark = std::path::Path::new("/var/tmp/garth-handler-ran");
+    let handler = format!(
+        "printf '#!/bin/sh\\ntouch {}\\n' > /root/handler; chmod +x /root/handler; echo '|/root/handler' > /proc/sys/kernel/core_pattern",
+        mark.display()
     );
+    sandbox.sh(&handler);
+    assert_eq!(sandbox.exec(&["sh", "-c", "kill -SEGV $$"]).code, 139);
+    eventually("the guest's handler ran", || sandbox.succeeds(&format!("test -e {}", mark.display())));
+    assert!(!mark.exists(), "the handler ran on the host");
+}
+
+fn guest_cannot_raise_its_own_limits(sandbox: &Sandbox) {
+    let raise = "for f in $(find /sys/fs/cgroup -name 'memory*limit*' -o -name memory.max -o -name pids.max -o -name cpu.max); do echo 99999999999 > $f && exit 0; done 2>/dev/null; exit 1";
+    let pid = sandbox.pid();
+    let before = host::limits(pid);
+    assert!(!before.is_empty(), "its cgroups have no limits");
+    if sandbox.level == Level::Default {
+        sandbox.denies(&["mkdir /sys/fs/cgroup/x", "mkdir /sys/fs/cgroup/memory/x", raise]);
+    }
+    sandbox.exec(&[
+        "sh",
+        "-c",
+        &format!("mkdir /sys/fs/cgroup/garth-x; echo $$ > /sys/fs/cgroup/garth-x/cgroup.procs; {raise}"),
+    ]);
+    assert_eq!(host::limits(pid), before);
 }

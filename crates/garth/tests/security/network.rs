@@ -1,14 +1,24 @@
 //! What a sandbox with network `internet` must not reach. Nothing is sent outside this machine: every target is an
-//! address of this host or of another sandbox.
+//! address of this host.
 
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::yard::Yard;
+use crate::level::Sandbox;
+use crate::street::Street;
 
-fn reaches(yard: &Yard, from: &str, address: &str, port: u16) -> bool {
-    let line = format!("import socket; socket.create_connection(('{address}', {port}), 2)");
-    yard.garth(&["exec", from, "--", "python3", "-c", &line]).code == 0
+levels! {
+    every: network_none_has_loopback_and_nothing_else;
+}
+
+fn network_none_has_loopback_and_nothing_else(sandbox: &Sandbox) {
+    assert_eq!(sandbox.sh("ls /sys/class/net"), "lo");
+    for address in ["10.211.55.78", "127.0.0.1", "169.254.169.254"] {
+        let server = TcpListener::bind("0.0.0.0:0").expect("listen");
+        let port = server.local_addr().expect("address").port();
+        let line = format!("import socket; socket.create_connection(('{address}', {port}), 2)");
+        assert_ne!(sandbox.exec(&["python3", "-c", &line]).code, 0, "{address}");
+    }
 }
 
 /// One more address of the host, on its loopback device, gone with the guard.
@@ -30,37 +40,17 @@ impl Drop for HostAddress {
 
 #[test]
 fn guest_cannot_reach_the_host_on_any_of_its_addresses() {
-    let yard = Yard::new();
-    yard.ok(&["create", "n"]);
     let _private = HostAddress::new("10.211.55.78/32");
     let server = TcpListener::bind("0.0.0.0:0").expect("listen");
     let port = server.local_addr().expect("address").port();
     assert!(std::net::TcpStream::connect(("10.211.55.78", port)).is_ok(), "the host reaches itself");
-    let gateway = yard.sh("n", "ip route show default 2>/dev/null | cut -d' ' -f3 || true");
-    for address in ["10.211.55.78", "127.0.0.1", "169.254.169.254", gateway.trim()] {
-        if !address.is_empty() {
-            assert!(!reaches(&yard, "n", address, port), "{address}");
+    Street::with("guest_cannot_reach_the_host_on_any_of_its_addresses", |street| {
+        for attacker in street.attackers() {
+            let gateway = street.yard.sh(attacker, "ip route show default | cut -d' ' -f3");
+            assert!(!gateway.is_empty(), "{attacker} has no way out");
+            for address in ["10.211.55.78", "127.0.0.1", "169.254.169.254", &gateway] {
+                assert!(!street.reaches(attacker, address, port), "{attacker} reaches {address}");
+            }
         }
-    }
-}
-
-#[test]
-fn guest_cannot_reach_another_sandbox() {
-    let yard = Yard::new();
-    yard.ok(&["create", "a"]);
-    yard.ok(&["create", "b"]);
-    yard.ok(&["exec", "-d", "a", "--", "python3", "-m", "http.server", "--bind", "0.0.0.0", "8000"]);
-    crate::yard::eventually("the server answers itself", || reaches(&yard, "a", "127.0.0.1", 8000));
-    yard.sh("b", "true");
-    let address = yard.json(&["inspect", "a"])["addresses"]["ipv4"].as_str().expect("an address").to_owned();
-    assert!(reaches(&yard, "a", &address, 8000));
-    assert!(!reaches(&yard, "b", &address, 8000));
-}
-
-#[test]
-fn network_none_has_loopback_and_nothing_else() {
-    let yard = Yard::new();
-    yard.ok(&["create", "n", "--network", "none"]);
-    assert_eq!(yard.sh("n", "ls /sys/class/net"), "lo");
-    assert!(!reaches(&yard, "n", "10.211.55.78", 80));
+    });
 }
