@@ -6,13 +6,15 @@
 //!  host --POST again (after a restore) | freeze (before a copy) | power-->
 //! ```
 //!
-//! Nothing here isolates anything: the machine does. So nothing is masked, filtered or dropped, and /proc and /sys are
-//! this kernel's own.
+//! Nothing here isolates anything: the machine does. So nothing is masked or filtered, and /proc and /sys are this
+//! kernel's own. What a project asks for besides, as a root that cannot be written, holds for programs that mean well.
 
 mod api;
 mod begin;
+mod bounds;
 mod disks;
 mod early;
+mod init;
 mod line;
 mod network;
 mod port;
@@ -44,8 +46,6 @@ enum Kind {
     Invalid,
     /// It makes none now.
     Conflict,
-    /// This agent cannot do it.
-    Unsupported,
     /// The kernel refused.
     Failed,
 }

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use garth_spec::{
-    ByteSize, Capabilities, CpuCount, Handler, ImageId, Limits, Network, ProjectId, ProjectName, ProjectSpec,
-    ProjectState, Runtime, RuntimeChoice, SandboxId, Volume,
+    Accelerator, ByteSize, Capabilities, CpuCount, Handler, ImageId, Limits, Network, ProjectId, ProjectName,
+    ProjectSpec, ProjectState, Runtime, RuntimeChoice, SandboxId, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -88,6 +88,10 @@ pub struct RuntimeReport {
     pub effective: Option<Runtime>,
     /// What carries it out; none while none runs.
     pub handler: Option<Handler>,
+    /// What runs a microVM's instructions: with `tcg`, QEMU translates them, which is slow, and the boundary is a program's
+    /// and not the processor's. None at the other levels, and while none runs.
+    #[serde(default)]
+    pub accelerator: Option<Accelerator>,
 }
 
 /// Where a sandbox is reached, from the host.

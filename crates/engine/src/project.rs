@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use garth_spec::{
-    Capabilities, Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec, ProjectState, Runtime,
-    SandboxId, Transition, Volume,
+    Accelerator, Capabilities, Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec,
+    ProjectState, Runtime, SandboxId, Transition, Volume,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,12 @@ impl SandboxEntry {
             #[cfg(any(test, feature = "fake"))]
             SandboxRecord::Fake(_) => None,
         }
+    }
+
+    /// What runs the instructions of a microVM; none of another sandbox, or of one that does not run.
+    pub fn accelerator(&self) -> Option<Accelerator> {
+        let Some(SandboxRecord::Machine(record)) = &self.record else { return None };
+        Some(if record.translated { Accelerator::Tcg } else { Accelerator::Kvm })
     }
 }
 

@@ -46,7 +46,7 @@ pub struct SpecOptions {
     /// What it can reach: internet (public addresses only) or none [default: internet]
     #[arg(long)]
     pub network: Option<Network>,
-    /// Program of the image that is process 1, such as /sbin/init for systemd (runtime sysbox)
+    /// Program of the image that is process 1, such as /sbin/init for systemd (runtimes sysbox and microvm)
     #[arg(long, value_name = "PATH")]
     pub init: Option<String>,
     /// Keep sudo and other set-user-id programs from gaining anything

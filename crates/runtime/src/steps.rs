@@ -20,6 +20,7 @@ use crate::{Access, Level, Policy};
 
 mod apply;
 pub mod mapped;
+pub use apply::bound_capabilities;
 pub(crate) use apply::{Fds, apply, open_proc};
 
 /// One thing to do. Carried out in order; the first that fails ends the start.

@@ -20,6 +20,7 @@ pub(crate) fn project(project: &garth_engine::Project) -> Project {
             requested: project.spec.runtime,
             effective: sandbox.map(|sandbox| sandbox.runtime),
             handler: sandbox.map(|sandbox| sandbox.handler),
+            accelerator: sandbox.and_then(|sandbox| sandbox.accelerator()),
         },
         sandbox_id: sandbox.map(|sandbox| sandbox.id),
         pid: sandbox.and_then(|sandbox| sandbox.pid()),

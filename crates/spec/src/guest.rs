@@ -37,8 +37,28 @@ pub struct GuestBegin {
     /// Where that file system is to be seen alone, too: for who compares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usr_alone_at: Option<String>,
+    /// The root, and that file system on it, cannot be written; `/tmp` is in memory.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What processes may use together.
+    pub limits: GuestLimits,
+    /// The capabilities that processes can have, by their bits; all when absent. Less than all keeps a program from
+    /// mistakes: root of a machine of its own finds ways back to the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<u64>,
     /// For the agent itself.
     pub agent: AgentConfig,
+}
+
+/// What the processes of a guest may use together, the agent's included: `POST /garth/guest/limits` changes it. Memory
+/// above what the machine has limits nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestLimits {
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Processes and threads.
+    pub pids: u32,
 }
 
 /// A file system on a disk of the machine.

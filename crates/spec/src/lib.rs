@@ -26,8 +26,8 @@ mod volume;
 pub use agent::AgentConfig;
 pub use capability::{Capabilities, Capability, UnknownCapability};
 pub use guest::{
-    GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestNetwork, GuestPower,
-    Hex, InvalidText, MacAddress, Prefixed,
+    GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestLimits, GuestNetwork,
+    GuestPower, Hex, InvalidText, MacAddress, Prefixed,
 };
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
 pub use limits::{InvalidLimit, Limits};
@@ -35,7 +35,7 @@ pub use name::{ImageName, InvalidName, ProjectName};
 pub use network::{Network, UnknownNetwork};
 pub use probe::{Observed, ProbeCall, ProbeReport, ProbeRequest, Try};
 pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
-pub use runtime::{Accel, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
+pub use runtime::{Accel, Accelerator, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
 pub use state::{ProjectState, Transition, TransitionRefused};
 pub use volume::Volume;

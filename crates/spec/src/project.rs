@@ -89,9 +89,9 @@ pub enum InvalidSpec {
     RelativeInit(String),
     /// No init of its own under the default runtime.
     #[error(
-        "an init of its own ({0}) needs the runtime sysbox: under the default one no init can mount or make cgroups"
+        "an init of its own ({0}) needs the runtime sysbox or microvm: under the default one no init can mount or make cgroups"
     )]
-    InitNeedsSysbox(String),
+    InitNeedsRoot(String),
     /// A path of a volume that cannot be one.
     #[error("the path {path:?} of a volume {why}")]
     VolumePath {
@@ -133,8 +133,8 @@ impl ProjectSpec {
         match &self.init {
             Some(init) if init.contains('\0') => return Err(InvalidSpec::Nul("init".to_owned())),
             Some(init) if !init.starts_with('/') => return Err(InvalidSpec::RelativeInit(init.clone())),
-            Some(init) if self.runtime.runtime() != Runtime::Sysbox => {
-                return Err(InvalidSpec::InitNeedsSysbox(init.clone()));
+            Some(init) if self.runtime.runtime() == Runtime::Default => {
+                return Err(InvalidSpec::InitNeedsRoot(init.clone()));
             }
             _ => {}
         }
@@ -151,16 +151,15 @@ impl ProjectSpec {
     /// Refuses what a handler cannot do: nothing that is asked for is left out in silence. A runtime's handlers differ, so
     /// that this is also asked of the one that a start takes.
     pub fn check_handler(&self, handler: Handler) -> Result<(), InvalidSpec> {
-        if matches!(handler, Handler::DefaultNative | Handler::SysboxNative) {
-            return Ok(());
-        }
+        let native = matches!(handler, Handler::DefaultNative | Handler::SysboxNative);
+        let guest = handler.runtime() == Runtime::Microvm;
         let asked = [
-            ("volumes", !self.volumes.is_empty()),
-            ("read-only root", self.read_only),
-            ("choice of capabilities", !self.capabilities.are_the_levels()),
+            ("volumes", native, !self.volumes.is_empty()),
+            ("read-only root", native || guest, self.read_only),
+            ("choice of capabilities", native || guest, !self.capabilities.are_the_levels()),
         ];
-        match asked.into_iter().find(|(_, asked)| *asked) {
-            Some((option, _)) => Err(InvalidSpec::NotByHandler { option, handler }),
+        match asked.into_iter().find(|(_, has, asked)| *asked && !has) {
+            Some((option, ..)) => Err(InvalidSpec::NotByHandler { option, handler }),
             None => Ok(()),
         }
     }

@@ -150,6 +150,17 @@ impl Accel {
     }
 }
 
+/// What runs the instructions of a microVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor, through KVM.
+    Kvm,
+    /// QEMU's translator: ten to fifty times slower, and the boundary is a program's and not the processor's.
+    Tcg,
+}
+
 /// A runtime that Garth does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown runtime {0:?}: use default, sysbox or microvm")]

@@ -32,6 +32,7 @@ mod vmm;
 
 pub use channel::{AGENT_PORT, ChannelAddress};
 pub use error::{Error, ErrorKind, SnapshotFault};
+
 pub use machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
 pub use snapshot::{Saved, Snapshot};
 pub use vmm::{Access, Capabilities, Control, Descriptor, Launch, Place, Shown, Vmm};

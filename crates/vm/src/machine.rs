@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use garth_spec::ByteSize;
 
+pub use garth_spec::Accelerator;
+
 use crate::snapshot::Snapshot;
 
 /// A machine. Paths are the host's and trusted.
@@ -50,15 +52,6 @@ pub enum DriveAccess {
 pub struct Nic {
     /// Its hardware address.
     pub mac: [u8; 6],
-}
-
-/// What runs a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// The processor, through KVM.
-    Kvm,
-    /// QEMU's translator: ten to fifty times slower, and the boundary is a program's and not the processor's.
-    Tcg,
 }
 
 /// How a machine begins.

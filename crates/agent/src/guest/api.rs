@@ -1,7 +1,7 @@
 //! `/garth/guest/*`: what the host of a virtual machine asks of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use garth_spec::{GuestAgain, GuestBegin, GuestError, GuestFrozen, GuestPower};
@@ -32,6 +32,8 @@ pub(crate) struct Machine {
     changing: Mutex<()>,
     /// The last that was told, 0 before the first.
     generation: AtomicU64,
+    /// Once it has begun.
+    held: OnceLock<begin::Held>,
 }
 
 impl Machine {
@@ -48,7 +50,8 @@ impl Machine {
         let _alone = self.changing.lock().await;
         let result = match head.uri.path().strip_prefix(PATHS).unwrap_or_default() {
             "begin" => self.begin(&body, site).and_then(answer),
-            "again" => self.again(&body, site).and_then(answer),
+            "again" => self.again(&body).and_then(answer),
+            "limits" => self.limits(&body).and_then(answer),
             "freeze" => freeze(site).await.and_then(answer),
             "power" => power(&body, site).await,
             _ => return refuse(StatusCode::NOT_FOUND, "read the request", "no such path"),
@@ -63,20 +66,28 @@ impl Machine {
             return Err(GuestFailure::new(Kind::Conflict, "begin", "this machine has begun before"));
         }
         self.advance(order.generation)?;
-        let state = begin::begin(&order)?;
+        let (held, state) = begin::begin(&order)?;
         let shared = Shared::new(order.agent, state)
             .map_err(|error| GuestFailure::new(Kind::Failed, "start the agent", error.to_string()))?;
         let begun = begin::begun()?;
+        let _ = self.held.set(held);
         site.begin(shared);
         Ok(begun)
     }
 
-    fn again(&self, body: &[u8], site: &Site) -> Result<impl Serialize + use<>, GuestFailure> {
+    fn again(&self, body: &[u8]) -> Result<impl Serialize + use<>, GuestFailure> {
         let order: GuestAgain = parse(body)?;
-        agent(site)?;
         self.advance(order.generation)?;
-        begin::again(&order)?;
+        begin::again(self.held()?, &order)?;
         begin::begun()
+    }
+
+    fn limits(&self, body: &[u8]) -> Result<(), GuestFailure> {
+        begin::limit(self.held()?, &parse(body)?)
+    }
+
+    fn held(&self) -> Result<&begin::Held, GuestFailure> {
+        self.held.get().ok_or_else(not_yet)
     }
 
     fn advance(&self, generation: u64) -> Result<(), GuestFailure> {
@@ -108,7 +119,11 @@ async fn power(body: &[u8], site: &Site) -> Result<Response<Answer>, GuestFailur
 }
 
 fn agent(site: &Site) -> Result<&Arc<Shared>, GuestFailure> {
-    site.begun().ok_or_else(|| GuestFailure::new(Kind::Conflict, "begin", "this machine has not begun"))
+    site.begun().ok_or_else(not_yet)
+}
+
+fn not_yet() -> GuestFailure {
+    GuestFailure::new(Kind::Conflict, "begin", "this machine has not begun")
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, GuestFailure> {
@@ -126,7 +141,6 @@ fn refused(failure: &GuestFailure) -> Response<Answer> {
     let status = match failure.kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::Conflict => StatusCode::CONFLICT,
-        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refuse(status, &failure.step, &failure.source.to_string())

@@ -3,42 +3,63 @@
 use std::os::fd::OwnedFd;
 
 use garth_kernel::random;
-use garth_runtime::steps::{Etc, etc_files};
-use garth_spec::{GuestAgain, GuestBegin, GuestBegun, Hex};
+use garth_runtime::steps::{Etc, bound_capabilities, etc_files};
+use garth_spec::{GuestAgain, GuestBegin, GuestBegun, GuestLimits, Hex};
 use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::thread::CapabilitySet;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use sha2::{Digest, Sha256};
 
-use super::{At, GuestFailure, Kind, disks, network};
+use super::bounds::{self, Bounds};
+use super::disks::{self, Entered};
+use super::{At, GuestFailure, init, network};
+
+/// What is held of a sandbox that this machine has become.
+#[derive(Debug)]
+pub(super) struct Held {
+    bounds: Bounds,
+    /// The disk's root.
+    root: OwnedFd,
+}
 
 /// Becomes the project's sandbox; the agent's directory. The seed comes first: nothing that this machine makes up may be
 /// what another of the same memory makes up.
-pub(super) fn begin(order: &GuestBegin) -> Result<OwnedFd, GuestFailure> {
-    if order.agent.init.is_some() {
-        let why = "a virtual machine runs the agent as its process 1 and no other init yet";
-        return Err(GuestFailure::new(Kind::Unsupported, "start the init", why));
-    }
+pub(super) fn begin(order: &GuestBegin) -> Result<(Held, OwnedFd), GuestFailure> {
     renew(&order.entropy, order.realtime_ns)?;
     rustix::system::sethostname(order.hostname.as_bytes()).at(|| "set the host name".to_owned())?;
-    let state = disks::enter(&order.root, order.usr.as_ref(), order.usr_alone_at.as_deref())?;
+    let Entered { state, root } = disks::enter(order)?;
     let content = format!("{}\n", String::from(order.machine_id));
     let machine_id = Etc::Content { name: "machine-id", content };
     let names = etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts);
-    write(names.iter().chain([&machine_id]))?;
+    write(&root, names.iter().chain([&machine_id]))?;
     network::configure(order.network.as_ref())?;
-    Ok(state)
+    let bounds = Bounds::enter(&order.limits).at(|| "limit the processes".to_owned())?;
+    if let Some(kept) = order.capabilities {
+        let kept = CapabilitySet::from_bits_retain(kept);
+        bound_capabilities(kept).at(|| "bound the capabilities".to_owned())?;
+    }
+    if let Some(init) = &order.agent.init {
+        init::make_way(init).at(|| format!("start the init {init}"))?;
+    }
+    bounds::gather().at(|| "limit the processes".to_owned())?;
+    Ok((Held { bounds, root }, state))
 }
 
 /// Goes on as the same sandbox, with another network.
-pub(super) fn again(order: &GuestAgain) -> Result<(), GuestFailure> {
+pub(super) fn again(held: &Held, order: &GuestAgain) -> Result<(), GuestFailure> {
     renew(&order.entropy, order.realtime_ns)?;
-    write(etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts).iter())?;
+    write(&held.root, etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts).iter())?;
     network::forget()?;
     network::configure(order.network.as_ref())
 }
 
-fn write<'a>(mut files: impl Iterator<Item = &'a Etc>) -> Result<(), GuestFailure> {
-    files.try_for_each(|file| file.keep().at(|| "write /etc".to_owned()))
+/// Lets processes use so much from now on.
+pub(super) fn limit(held: &Held, limits: &GuestLimits) -> Result<(), GuestFailure> {
+    held.bounds.set(limits).at(|| "limit the processes".to_owned())
+}
+
+fn write<'a>(root: &OwnedFd, mut files: impl Iterator<Item = &'a Etc>) -> Result<(), GuestFailure> {
+    files.try_for_each(|file| file.keep_in(root).at(|| "write /etc".to_owned()))
 }
 
 /// What another machine of the same memory must not share: random numbers and the time.

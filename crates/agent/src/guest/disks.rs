@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use garth_spec::{GuestDisk, GuestFilesystem};
+use garth_spec::{GuestBegin, GuestFilesystem};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -28,13 +28,18 @@ const ROOT: &str = "/root";
 /// Mounted before there were disks, and moved onto the one that becomes the root.
 const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
-/// Mounts the disks, makes the project's the root of this process and of all that it starts. Returns the agent's
-/// directory.
-pub(super) fn enter(
-    root: &GuestDisk,
-    usr: Option<&GuestDisk>,
-    usr_alone_at: Option<&str>,
-) -> Result<OwnedFd, GuestFailure> {
+/// What of the disk is held besides its root.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// The agent's directory.
+    pub(super) state: OwnedFd,
+    /// The root as it is on the disk: always writable, and nothing that is mounted on it later is seen.
+    pub(super) root: OwnedFd,
+}
+
+/// Mounts the disks, makes the project's the root of this process and of all that it starts.
+pub(super) fn enter(order: &GuestBegin) -> Result<Entered, GuestFailure> {
+    let root = &order.root;
     if root.filesystem == GuestFilesystem::Erofs {
         return Err(GuestFailure::new(Kind::Invalid, "mount the project's disk", "EROFS cannot be written"));
     }
@@ -49,20 +54,39 @@ pub(super) fn enter(
     }
     let state = tree(&on_disk("state")).at(|| "open the agent's directory".to_owned())?;
     std::fs::create_dir_all(ROOT).at(|| "make a place for the root".to_owned())?;
+    let entered = Entered { state, root: tree(&on_disk("rootfs")).at(|| "open the root".to_owned())? };
     tree(&on_disk("rootfs")).and_then(|tree| attach(&tree, ROOT)).at(|| "attach the root".to_owned())?;
-    if let Some(usr) = usr {
+    if let Some(usr) = &order.usr {
         let device = self::device(&usr.serial)?;
         mount(&device, LOWER, usr.filesystem, MountFlags::RDONLY).at(|| "mount the image's /usr".to_owned())?;
         overlay().at(|| "lay /usr together".to_owned())?;
-        if let Some(at) = usr_alone_at {
+        if let Some(at) = &order.usr_alone_at {
             let shown =
                 std::fs::create_dir_all(at).and_then(|()| tree(Path::new(LOWER))).and_then(|tree| attach(&tree, at));
             shown.at(|| format!("show the image's /usr at {at}"))?;
         }
     }
     MOVED.iter().try_for_each(|name| move_to_root(name).at(|| format!("move /{name}")))?;
+    if order.read_only {
+        protect(order.usr.is_some()).at(|| "protect the root".to_owned())?;
+    }
     become_root().at(|| "make the project's disk the root".to_owned())?;
-    Ok(state)
+    Ok(entered)
+}
+
+/// The root and what is on it cannot be written from now on, but for `/tmp`, which is in memory.
+fn protect(has_usr: bool) -> io::Result<()> {
+    let tmp = format!("{ROOT}/tmp");
+    match std::fs::create_dir(&tmp) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    rustix::mount::mount("tmpfs", tmp, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777")?;
+    let usr = has_usr.then(|| format!("{ROOT}/usr"));
+    for at in usr.iter().map(String::as_str).chain([ROOT]) {
+        rustix::mount::mount_remount(at, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME, c"")?;
+    }
+    Ok(())
 }
 
 /// The disk with this serial, as a device.

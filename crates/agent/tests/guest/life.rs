@@ -5,7 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use garth_protocol::agent::{SendInputRequest, StartRequest, Terminal, UsageRequest};
 use garth_spec::{
-    AgentConfig, GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestNetwork, Hex,
+    AgentConfig, GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestLimits, GuestNetwork,
+    Hex,
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
@@ -39,6 +40,9 @@ fn order() -> GuestBegin {
         root: disk("project"),
         usr: Some(disk("image")),
         usr_alone_at: None,
+        read_only: false,
+        limits: GuestLimits { memory: 1 << 30, pids: 500 },
+        capabilities: None,
         agent: AgentConfig { workdir: Some("/".to_owned()), ..AgentConfig::default() },
     }
 }
@@ -127,7 +131,12 @@ async fn facts(line: &Line, begun: &GuestBegun) {
         .parse()
         .expect("a number");
     assert!((2_000_000_000..2_000_100_000).contains(&now), "the host's time, not {now}");
-    line.sandbox().usage(UsageRequest::default()).await.expect("usage");
+    let usage = line.sandbox().usage(UsageRequest::default()).await.expect("usage").into_owned();
+    assert!(usage.pids > 0 && usage.memory_used > 0 && usage.memory_limit == 1 << 30, "{usage:?}");
+    assert_eq!(says(line, "cat /proc/self/cgroup; cat /sys/fs/cgroup/pids.max").await, "0::/garth\n500");
+    let limits = serde_json::to_vec(&GuestLimits { memory: 1 << 29, pids: 400 }).expect("JSON");
+    assert_eq!(line.post("/garth/guest/limits", limits).await.expect("answer").0, StatusCode::OK);
+    assert_eq!(says(line, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").await, "536870912\n400");
 }
 
 async fn terminal(line: &Line) {

@@ -446,10 +446,12 @@ fn capabilities(spec: &ProjectSpec) -> Result<Option<u64>, Error> {
     }
     let runtime = spec.runtime.runtime();
     let level = match runtime {
-        Runtime::Sysbox => Level::Sysbox,
-        Runtime::Default | Runtime::Microvm => Level::Default,
+        Runtime::Default => Level::Default.capabilities(),
+        Runtime::Sysbox => Level::Sysbox.capabilities(),
+        // Its root is that of its kernel.
+        Runtime::Microvm => Ok(u64::MAX),
     };
-    let level = level.capabilities().map_err(|error| Error::because(ErrorKind::Start, error))?;
+    let level = level.map_err(|error| Error::because(ErrorKind::Start, error))?;
     let beyond = |capability| ErrorKind::CapabilityBeyondLevel { capability, runtime };
     Ok(Some(spec.capabilities.of(level).map_err(beyond)?))
 }

@@ -2,12 +2,12 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use garth_api::{Project, Verified};
-use garth_spec::Volume;
+use garth_spec::{Accelerator, Volume};
 
 use crate::context::{Context, Repeat};
 use crate::failure::Result;
 use crate::options::OneProject;
-use crate::output::{ago, bytes, cell, now};
+use crate::output::{self, ago, bytes, cell, now};
 
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -96,9 +96,22 @@ fn state(project: &Project) -> String {
 }
 
 fn runtime(project: &Project) -> String {
-    match project.runtime.handler {
-        Some(handler) => format!("{} (carried out by {handler})", project.runtime.requested),
-        None => project.runtime.requested.to_string(),
+    let by = match (project.runtime.handler, project.runtime.accelerator) {
+        (Some(handler), Some(Accelerator::Tcg)) => format!(" (carried out by {handler}, translated: {SLOW})"),
+        (Some(handler), Some(Accelerator::Kvm)) => format!(" (carried out by {handler}, with KVM)"),
+        (Some(handler), None) => format!(" (carried out by {handler})"),
+        (None, _) => String::new(),
+    };
+    format!("{}{by}", project.runtime.requested)
+}
+
+/// What a user should know of a guest that runs without KVM.
+const SLOW: &str = "10 to 50 times slower, and the boundary is QEMU's and not the processor's";
+
+/// Says so where a sandbox has just been started.
+pub(super) fn warn_of_translation(project: &Project) {
+    if project.runtime.accelerator == Some(Accelerator::Tcg) {
+        output::note(&format!("without KVM, QEMU translates {} (TCG): {SLOW}; see garth doctor", project.name));
     }
 }
 

@@ -2,9 +2,9 @@ use std::convert::Infallible;
 
 use clap::Args;
 use garth_api::{CreateProject, Project};
-use garth_spec::ProjectName;
+use garth_spec::{ProjectName, Runtime};
 
-use super::shell;
+use super::{inspect, shell};
 use crate::context::{Context, Repeat};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -91,6 +91,10 @@ async fn command(context: &Context, project: &Project, args: Run) -> Result<u8> 
     } else {
         (args.process, args.command)
     };
+    if project.spec.runtime.runtime() == Runtime::Microvm {
+        let started = context.ask(Repeat::Safe, async |client| client.start(&project.name).await).await?;
+        inspect::warn_of_translation(&started);
+    }
     let printed = if args.name.is_some() { Printed::Id } else { Printed::NameAndId };
     process::run(context, &project.name, &options, &command, printed).await
 }

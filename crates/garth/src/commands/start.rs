@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::for_each;
+use super::{for_each, inspect};
 use crate::context::{Context, Format, Repeat};
 use crate::failure::Result;
 use crate::options::SomeProjects;
@@ -15,6 +15,7 @@ pub struct Start {
 pub async fn run(context: &Context, args: Start) -> Result<u8> {
     let start = async |name: &_| {
         let project = context.ask(Repeat::Safe, async |client| client.start(name).await).await?;
+        inspect::warn_of_translation(&project);
         match context.format {
             Format::Json => output::json_line(&project),
             Format::Text => output::line(name.as_str()),

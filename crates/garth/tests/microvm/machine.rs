@@ -15,6 +15,9 @@ fn a_guest_has_a_kernel_of_its_own_and_files_that_stay() {
     );
     let inspected = yard.json(&["inspect", "m"]);
     assert_eq!(inspected["runtime"]["handler"], "microvm/qemu", "{inspected}");
+    let accelerator = inspected["runtime"]["accelerator"].as_str().expect("an accelerator").to_owned();
+    let told = yard.ok(&["inspect", "m"]);
+    assert_eq!(told.contains("translated"), accelerator == "tcg", "{told}");
     let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let echoed = yard.garth_with(&["exec", "-i", "m", "--", "cat"], &bytes);
     assert!(echoed.stdout == bytes, "{} bytes came back", echoed.stdout.len());

@@ -9,6 +9,7 @@ mod faults;
 mod machine;
 mod moving;
 mod pausing;
+mod restrictions;
 
 use yard::Yard;
 

@@ -201,8 +201,9 @@ fn no_stdio(null: &str) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
-/// Highest capability the kernel may know: the sets are 64 bits wide.
-fn bound_capabilities(kept: CapabilitySet) -> io::Result<()> {
+/// From the next `execve(2)` on nothing that this thread starts has others than these. The sets are 64 bits wide: the
+/// highest that the kernel may know.
+pub fn bound_capabilities(kept: CapabilitySet) -> io::Result<()> {
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {
@@ -333,7 +334,8 @@ impl Etc {
         self.keep_in(&rustix::fs::open("/", flags, Mode::empty())?)
     }
 
-    fn keep_in(&self, root: &OwnedFd) -> io::Result<()> {
+    /// The same of another root.
+    pub fn keep_in(&self, root: &OwnedFd) -> io::Result<()> {
         let result = within(root, "etc").map_err(io::Error::from).and_then(|etc| match self {
             Self::Content { name, content } => keep(etc.as_fd(), name, |_| Some(content.clone())),
             Self::Hosts(hosts) => keep(etc.as_fd(), "hosts", |old| with_hosts(old, hosts)),

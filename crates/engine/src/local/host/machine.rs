@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use garth_runtime::jail::{Access, JailPlan, Shown};
 use garth_spec::{
-    ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestNetwork, Handler, Hex,
-    Limits, MacAddress, Prefixed,
+    ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestLimits, GuestNetwork,
+    Handler, Hex, Limits, MacAddress, Prefixed,
 };
 use garth_storage::GuestDisk;
 use garth_vm::{
@@ -34,6 +34,9 @@ const LEAST_MEMORY: ByteSize = ByteSize::mib(128);
 /// What the program may use beside the guest's memory, and what QEMU's translator needs more.
 const OVERHEAD: u64 = 128 << 20;
 const TRANSLATOR: u64 = 128 << 20;
+/// What a guest keeps above the limit of its processes: its kernel has some of it, and they are to meet their limit before
+/// the kernel has to take back what it gave.
+const SPARE: u64 = 96 << 20;
 /// Its threads; of the guest's processes the host sees nothing.
 const THREADS: u32 = 128;
 /// How long a kernel may take to boot: seconds, but a translated one on a busy machine many.
@@ -96,13 +99,20 @@ impl Guest {
         self.vmm.control(&self.place).explain()
     }
 
-    /// Processors at once. Memory within what the machine was started with, as far as the guest gives it back.
-    pub(super) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+    /// Processors at once; memory within what the machine was started with. Less of it holds for the processes inside at
+    /// once, and comes back to the host as far as the guest gives it.
+    pub(super) fn set_limits(&self, limits: &Limits, agent: &Arc<Agent>) -> Result<(), Error> {
         self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.translated)?).explain()?;
-        if limits.memory != self.record.memory {
-            self.control()?.balloon(self.record.memory, limits.memory).explain()?;
+        let left = limits.memory.bytes().saturating_add(SPARE).min(self.record.memory.bytes());
+        let left = ByteSize::from_bytes(left).map_err(|error| Error::because(ErrorKind::Start, error))?;
+        let balloon = || self.control()?.balloon(self.record.memory, left).explain();
+        let inside = || tell_limits(agent, &inner(limits));
+        // The balloon takes memory from a guest that is held to less by then, and gives it to one that is not yet.
+        if limits.memory < self.record.memory {
+            inside().and_then(|()| balloon())
+        } else {
+            balloon().and_then(|()| inside())
         }
-        Ok(())
     }
 }
 
@@ -183,7 +193,9 @@ impl Host {
             disk.forget_memory().explain()?;
             started.control.resume().explain()?;
             runtime().block_on(agent.booted(DISK))?;
-            tell(&agent, "again", &again)
+            tell(&agent, "again", &again)?;
+            // They may have been changed while it slept.
+            tell_limits(&agent, &inner(&order.project.spec.limits))
         });
         self.adopt(started, agent, done)
     }
@@ -321,6 +333,16 @@ fn tell<T: Serialize>(agent: &Arc<Agent>, what: &str, order: &T) -> Result<(), E
     Ok(())
 }
 
+fn tell_limits(agent: &Arc<Agent>, limits: &GuestLimits) -> Result<(), Error> {
+    let json = serde_json::to_vec(limits).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+    runtime().block_on(agent.post("/garth/guest/limits", json, DISK)).map(drop)
+}
+
+/// Limits of the processes inside.
+fn inner(limits: &Limits) -> GuestLimits {
+    GuestLimits { memory: limits.memory.bytes(), pids: limits.pids }
+}
+
 /// Limits of the program: the guest's memory and its own.
 fn outer(limits: &Limits, memory: ByteSize, translated: bool) -> Result<Limits, Error> {
     let own = OVERHEAD + if translated { TRANSLATOR } else { 0 };
@@ -372,6 +394,9 @@ fn begin(order: &Order<'_>, usr: Option<BlockDisk>, link: Option<garth_network::
         root: BlockDisk { serial: ROOT.to_owned(), filesystem: GuestFilesystem::Ext4 },
         usr,
         usr_alone_at: None,
+        read_only: order.project.spec.read_only,
+        limits: inner(&order.project.spec.limits),
+        capabilities: super::capabilities(&order.project.spec)?,
         agent: order::agent(order.project),
     })
 }

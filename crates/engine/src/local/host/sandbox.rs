@@ -23,6 +23,7 @@ pub(crate) struct HostSandbox {
     /// Gone once it is destroyed.
     sandbox: Mutex<Option<Running>>,
     sandboxes: Arc<Sandboxes>,
+    agent: Arc<Agent>,
 }
 
 /// Who made it.
@@ -91,11 +92,11 @@ impl Running {
         }
     }
 
-    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+    fn set_limits(&self, limits: &Limits, agent: &Arc<Agent>) -> Result<(), Error> {
         match self {
             Self::Native(sandbox) => sandbox.set_limits(limits).explain(),
             Self::Container(container) => container.set_limits(limits).explain(),
-            Self::Machine(guest) => guest.set_limits(limits),
+            Self::Machine(guest) => guest.set_limits(limits, agent),
         }
     }
 
@@ -146,7 +147,8 @@ impl HostSandbox {
             }
         };
         let (id, record) = (sandbox.id(), sandbox.record());
-        let sandbox = Self { id, record, pidfd, sandbox: Mutex::new(Some(sandbox)), sandboxes };
+        let sandbox = Mutex::new(Some(sandbox));
+        let sandbox = Self { id, record, pidfd, sandbox, sandboxes, agent: Arc::clone(&agent) };
         Ok(Live { sandbox: Sandbox::Host(Box::new(sandbox)), agent })
     }
 
@@ -172,7 +174,7 @@ impl HostSandbox {
     }
 
     pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
-        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits) {
+        match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits, &self.agent) {
             Err(error) if *error.kind() == ErrorKind::InUse => {
                 let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
                 Err(Error::because(kind, error).hint("end processes in it first, or ask for a larger limit"))
