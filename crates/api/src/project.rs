@@ -153,6 +153,12 @@ pub enum EndedReason {
     Stopped,
     /// Its agent ended by itself or was killed.
     Died,
+    /// A process in it called reboot(2) to restart it, and it is started again.
+    Rebooted,
+    /// A process in it called reboot(2) to restart it, as others did right before: it stays stopped.
+    RebootLoop,
+    /// A process in it called reboot(2) to switch it off.
+    PoweredOff,
     /// It was gone when the daemon came back: the machine restarted, or something outside killed it.
     Lost,
     /// It could not be started.

@@ -3,4 +3,5 @@
 
 mod crash;
 mod order;
+mod reboot;
 mod scene;

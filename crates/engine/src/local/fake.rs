@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use garth_runtime::Ending;
 use garth_spec::{
     ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
 };
@@ -31,6 +32,8 @@ pub(crate) struct World {
     /// Sandboxes at rest.
     pub(crate) frozen: BTreeSet<SandboxId>,
     pub(crate) starts: u64,
+    /// Sandboxes that ended to be started again.
+    pub(crate) rebooted: BTreeSet<SandboxId>,
     /// What no host could do and the engine asked for.
     pub(crate) impossible: Vec<String>,
     /// Operations that fail.
@@ -334,6 +337,11 @@ impl FakeSandbox {
 
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         Ok(Usage::default())
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        let rebooted = self.host.look().rebooted.contains(&self.id);
+        if rebooted { Ending::Rebooted } else { Ending::Unknown }
     }
 
     pub(super) fn destroy(&self) -> Result<(), Error> {
