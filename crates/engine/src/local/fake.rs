@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) leases: BTreeSet<SandboxId>,
     /// Sandboxes at rest.
     pub(crate) frozen: BTreeSet<SandboxId>,
+    /// What works here besides the default runtime.
+    pub(crate) handlers: Vec<Handler>,
     pub(crate) starts: u64,
     /// Sandboxes that ended to be started again.
     pub(crate) rebooted: BTreeSet<SandboxId>,
@@ -178,9 +180,10 @@ impl Fake {
         Ok(())
     }
 
-    /// The default runtime alone.
+    /// The default runtime, and what a test adds.
     pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
-        match choice.handlers().find(|handler| *handler == Handler::DefaultNative) {
+        let more = self.look().handlers;
+        match choice.handlers().find(|handler| *handler == Handler::DefaultNative || more.contains(handler)) {
             Some(handler) => Ok(handler),
             None => {
                 Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing: "this host is a fake".to_owned() }.into())
