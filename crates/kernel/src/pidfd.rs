@@ -59,13 +59,14 @@ mod tests {
     fn the_end_is_told_once_the_process_is_reaped() {
         let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().expect("sh");
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("pidfd");
-        match exit_status(pidfd.as_fd(), Duration::ZERO) {
+        let early = exit_status(pidfd.as_fd(), Duration::ZERO);
+        child.wait().expect("wait");
+        match early {
             Err(error) => {
                 return eprintln!("SKIP the_end_is_told_once_the_process_is_reaped: PIDFD_INFO_EXIT: {error}");
             }
             Ok(early) => assert_eq!(early, None),
         }
-        child.wait().expect("wait");
         let status = exit_status(pidfd.as_fd(), Duration::from_secs(10)).expect("ended");
         assert_eq!(status.and_then(|status| status.code()), Some(7));
     }
