@@ -327,7 +327,11 @@ impl Slot {
         let level = if ids.is_some() { Level::Sysbox } else { Level::Default };
         let make = || {
             cgroups.create(&name, &limits)?;
-            ids.as_ref().map_or(Ok(()), |ids| cgroups.delegate(&name, ids.first.get()))
+            ids.as_ref().map_or(Ok(()), |ids| {
+                cgroups.delegate(&name, ids.first.get())?;
+                // Shown in what was just delegated.
+                cgroups.limit(&name, &limits)
+            })
         };
         let made = make().doing(|| format!("make the cgroups of slot {name}"));
         match made.and_then(|()| root.fork(cgroups, &name, level)) {
