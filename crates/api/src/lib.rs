@@ -15,6 +15,7 @@ mod client;
 mod doctor;
 mod error;
 mod image;
+mod new_spec;
 mod project;
 pub mod routes;
 mod setup;
@@ -25,6 +26,7 @@ pub use client::{Body, Client, ClientError, Connection, Hold, full_body, stream_
 pub use doctor::{Doctor, Finding, RuntimeDoctor};
 pub use error::{Error, ErrorBody, ErrorCode};
 pub use image::{Image, ImageFormat, ImageList, ImageSource, UnknownImageFormat};
+pub use new_spec::NewSpec;
 pub use project::{
     Addresses, Changed, CreateProject, DiskUse, Ended, EndedReason, LimitsPatch, Project, ProjectList, ProjectPatch,
     RuntimeReport, StopRequest, Usage,

@@ -8,7 +8,7 @@ use garth_spec::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Verified;
+use crate::{NewSpec, Verified};
 
 /// `POST /v1/projects`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -20,8 +20,10 @@ pub struct CreateProject {
     pub name: Option<ProjectName>,
     /// Whether it is removed once no one holds it (`/hold`) any more.
     pub ephemeral: bool,
-    /// What is asked of it.
-    pub spec: ProjectSpec,
+    /// What is asked of it. With `at_least` and without `runtime` it gets the weakest runtime that works here, can do
+    /// what is asked, and is that or stronger.
+    #[cfg_attr(feature = "openapi", schema(value_type = ProjectSpec))]
+    pub spec: NewSpec,
 }
 
 /// A project as `GET /v1/projects/{name}` shows it.
@@ -157,6 +159,12 @@ pub enum EndedReason {
     Stopped,
     /// Its agent ended by itself or was killed.
     Died,
+    /// A process in it called reboot(2) to restart it, and it is started again.
+    Rebooted,
+    /// A process in it called reboot(2) to restart it, as others did right before: it stays stopped.
+    RebootLoop,
+    /// A process in it called reboot(2) to switch it off.
+    PoweredOff,
     /// It was gone when the daemon came back: the machine restarted, or something outside killed it.
     Lost,
     /// It could not be started.

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use garth_spec::{ImageConfig, ImageName, Network, ProjectName, ProjectSpec, ProjectState};
+use garth_spec::{ImageConfig, ImageName, Network, ProjectName, ProjectSpec, ProjectState, Runtime};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
@@ -180,6 +180,11 @@ impl Engine {
         }
         entry.ask(Request::Create).await?;
         Ok(entry.view().project)
+    }
+
+    /// The spec with the weakest runtime that works here, can do what it asks, and is `least` or stronger.
+    pub fn at_least(&self, least: Runtime, spec: &ProjectSpec) -> Result<ProjectSpec, Error> {
+        lifecycle::at_least(&self.shared.local, least, spec)
     }
 
     fn claim(&self, new: &NewProject) -> Result<(Task, Arc<Entry>), Error> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, SandboxId, Transition};
+use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
@@ -31,6 +31,16 @@ pub(crate) fn check(local: &Local, spec: &ProjectSpec) -> Result<(), Error> {
     check_strength(spec)?;
     local.check(spec)?;
     handler(local, spec).map(drop)
+}
+
+/// The spec with the weakest runtime of this host that carries it out and is `least` or stronger.
+pub(crate) fn at_least(local: &Local, least: Runtime, spec: &ProjectSpec) -> Result<ProjectSpec, Error> {
+    let of = |runtime: Runtime| ProjectSpec { runtime: runtime.into(), at_least: Some(least), ..spec.clone() };
+    let stronger = Runtime::ALL.into_iter().filter(|runtime| *runtime > least).map(of);
+    let first = of(least);
+    // What the one that was named lacks is what people want to know.
+    let Err(lacking) = check(local, &first) else { return Ok(first) };
+    stronger.into_iter().find(|spec| check(local, spec).is_ok()).ok_or(lacking)
 }
 
 /// What carries the spec out here: all of it.
@@ -323,8 +333,6 @@ pub(crate) fn remove(shared: &Shared, project: &mut Project) -> Result<(), Error
 
 #[cfg(test)]
 mod tests {
-    use garth_spec::Runtime;
-
     use super::*;
 
     #[test]

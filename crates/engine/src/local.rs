@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use garth_runtime::Ending;
 use garth_spec::{
     ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
 };
@@ -392,6 +393,11 @@ impl Sandbox {
 
     pub(crate) fn usage(&self) -> Result<Usage, Error> {
         driver!(self, sandbox => sandbox.usage())
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ending(&self) -> Ending {
+        driver!(self, sandbox => sandbox.ending())
     }
 
     /// Kills everything in it and waits until nothing is left.

@@ -115,6 +115,12 @@ pub enum EndedReason {
     Stopped,
     /// Its agent ended by itself or was killed.
     Died,
+    /// A process in it restarted it: it is started again.
+    Rebooted,
+    /// A process in it restarted it too often, each time soon after its start.
+    RebootLoop,
+    /// A process in it switched it off.
+    PoweredOff,
     /// It was gone when the daemon came back.
     Lost,
     /// It could not be started.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use garth_runtime::Ending;
 use garth_spec::{ProjectSpec, ProjectState, Transition};
 use tokio::sync::{mpsc, watch};
 
@@ -23,7 +24,9 @@ use crate::holds;
 use crate::lifecycle;
 use crate::local::Live;
 use crate::project::{EndedReason, Project};
+use crate::reboots::Reboots;
 use crate::registry::{Answer, Entry, View};
+use crate::shutdown::end_processes;
 use crate::verify::Verified;
 
 /// What can be asked of a project.
@@ -74,6 +77,7 @@ pub(crate) struct Task {
     live: Option<Arc<Live>>,
     view: watch::Sender<View>,
     requests: mpsc::Receiver<Request>,
+    reboots: Reboots,
 }
 
 impl Task {
@@ -90,7 +94,8 @@ impl Task {
             doomed: (project.state == ProjectState::Removing).into(),
             holds: 0.into(),
         };
-        (Self { shared: Arc::clone(shared), project, live, view, requests }, Arc::new(entry))
+        let reboots = Reboots::default();
+        (Self { shared: Arc::clone(shared), project, live, view, requests, reboots }, Arc::new(entry))
     }
 
     /// Serves requests until the project is gone or the engine closes.
@@ -203,6 +208,7 @@ impl Task {
             self.live = Some(Arc::new(live));
             self.shared.one_more_runs();
         });
+        self.reboots.started(Instant::now());
         self.publish();
         started
     }
@@ -277,9 +283,26 @@ impl Task {
 
     /// The sandbox's init has ended, and no one asked for it.
     async fn died(&mut self) {
-        tracing::info!(project = %self.project.name, "the sandbox ended by itself");
-        if let Err(error) = self.finish_stop(EndedReason::Died).await {
+        let reason = self.why_it_ended().await;
+        tracing::info!(project = %self.project.name, ?reason, "the sandbox ended by itself");
+        if let Err(error) = self.finish_stop(reason).await {
             tracing::error!(project = %self.project.name, error = error.chain(), "cannot clean up after the sandbox");
+            return;
+        }
+        if reason == EndedReason::Rebooted
+            && let Err(error) = self.start().await
+        {
+            tracing::warn!(project = %self.project.name, error = error.chain(), "it restarted itself and stays stopped");
+        }
+    }
+
+    async fn why_it_ended(&mut self) -> EndedReason {
+        let Some(live) = self.live.clone() else { return EndedReason::Died };
+        match tokio::task::spawn_blocking(move || live.sandbox.ending()).await {
+            Ok(Ending::Rebooted) if self.reboots.may_start_again(Instant::now()) => EndedReason::Rebooted,
+            Ok(Ending::Rebooted) => EndedReason::RebootLoop,
+            Ok(Ending::PoweredOff) => EndedReason::PoweredOff,
+            Ok(Ending::Unknown) | Err(_) => EndedReason::Died,
         }
     }
 
@@ -362,43 +385,5 @@ impl Task {
         while self.requests.try_recv().is_ok() {
             // Dropping a request drops its answer, which its sender takes for "no such project".
         }
-    }
-}
-
-/// Lets the processes in a sandbox end by themselves; what does not is killed with the sandbox.
-async fn end_processes(live: Option<&Live>, grace: Duration, has_init: bool) {
-    let Some(live) = live else { return };
-    let begun = Instant::now();
-    let asked = tokio::select! {
-        asked = live.agent.shut_down(grace) => asked,
-        () = live.sandbox.ended() => return,
-    };
-    if has_init {
-        // The agent told the init and is no more than one of those that it ends.
-        let left = grace.saturating_sub(begun.elapsed());
-        if tokio::time::timeout(left, live.sandbox.ended()).await.is_err() {
-            tracing::warn!("the init did not end the sandbox in time");
-        }
-    } else if let Err(error) = asked {
-        tracing::warn!(error = error.chain(), "stopping without the agent");
-    } else if live.sandbox.is_machine() {
-        power_off(live).await;
-    }
-}
-
-/// How long a guest may take to write its disk out and end.
-const POWER_OFF: Duration = Duration::from_secs(10);
-
-/// A guest's disk is whole once the guest has ended by itself; else its journal mends it, as after a power cut.
-pub(crate) async fn power_off(live: &Live) {
-    tokio::select! {
-        // What works has no answer.
-        refused = live.agent.post("/garth/guest/power", b"\"off\"".to_vec(), POWER_OFF) => {
-            if let Err(error) = refused {
-                tracing::debug!(error = error.chain(), "the guest's last word");
-            }
-            let _ = tokio::time::timeout(POWER_OFF, live.sandbox.ended()).await;
-        }
-        () = live.sandbox.ended() => {}
     }
 }

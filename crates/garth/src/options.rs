@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use garth_api::NewSpec;
 use garth_spec::{
     ByteSize, Capabilities, Capability, CpuCount, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime,
     RuntimeChoice, Volume,
@@ -38,7 +39,8 @@ pub struct SpecOptions {
     /// How it is isolated: default, sysbox or microvm; by one handler alone: sysbox/sysbox-runc, … [default: default]
     #[arg(long)]
     pub runtime: Option<RuntimeChoice>,
-    /// Weakest runtime that it may ever have: default, sysbox or microvm; without --runtime it gets this one
+    /// Weakest runtime that it may ever have: default, sysbox or microvm; without --runtime it gets this one, or where
+    /// that does not work here the next stronger one that does
     #[arg(long, value_name = "LEVEL")]
     pub at_least: Option<Runtime>,
     #[command(flatten)]
@@ -244,12 +246,16 @@ impl SpecOptions {
     }
 
     /// The spec of a new project.
-    pub fn spec(&self, place: &PlaceOptions) -> ProjectSpec {
-        ProjectSpec {
+    pub fn spec(&self, place: &PlaceOptions) -> NewSpec {
+        let spec = ProjectSpec {
             env: place.variables().collect(),
             user: place.user.clone(),
             workdir: place.workdir.clone(),
             ..self.over(&ProjectSpec::default())
+        };
+        match (self.runtime, self.at_least) {
+            (None, Some(least)) => NewSpec::AtLeast(least, spec),
+            _ => NewSpec::Whole(spec),
         }
     }
 }
@@ -298,6 +304,15 @@ mod tests {
         assert_eq!(spec(Some(Microvm), Some(Sysbox)), (Microvm, Some(Sysbox)));
         // Refused by the daemon.
         assert_eq!(spec(Some(Default), Some(Sysbox)), (Default, Some(Sysbox)));
+    }
+
+    #[test]
+    fn at_least_alone_leaves_the_runtime_of_a_new_project_open() {
+        let place = PlaceOptions::default();
+        let least = SpecOptions { at_least: Some(Runtime::Sysbox), ..SpecOptions::default() };
+        assert!(matches!(least.spec(&place), NewSpec::AtLeast(Runtime::Sysbox, _)));
+        let named = SpecOptions { runtime: Some(Runtime::Default.into()), ..least };
+        assert!(matches!(named.spec(&place), NewSpec::Whole(_)));
     }
 
     #[test]

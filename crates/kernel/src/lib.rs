@@ -18,6 +18,7 @@ pub mod memfd;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod pidfd;
 pub mod random;
 pub mod rtnl;
 pub mod seccomp;

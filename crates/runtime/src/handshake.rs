@@ -93,6 +93,9 @@ pub(crate) enum KeeperReport {
     Failed(Failure),
 }
 
+/// Exit statuses of a keeper from this on tell which signal ended the sandbox's init, as a shell would.
+pub(crate) const ENDED_BY: i32 = 128;
+
 /// From the porter or the init to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToKeeper {

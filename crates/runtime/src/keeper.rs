@@ -38,10 +38,12 @@ use crate::steps::mapped::{self, HOST_PROC};
 use crate::steps::{Fds, apply};
 
 mod calls;
+mod children;
 mod mounts;
 mod resume;
 
 use calls::Calls;
+use children::Children;
 
 /// Where the virtual files are, for the keeper alone.
 const VIEW: &str = "stage/view";
@@ -57,10 +59,7 @@ enum Made {
 /// they are done.
 pub(crate) fn run(daemon: Channel, policy: &Policy, single: &SingleThreaded) -> Option<Entered> {
     match prepare(&daemon, policy, single) {
-        Ok(Made::Keeper(keeper)) => {
-            keeper.keep(policy, single);
-            None
-        }
+        Ok(Made::Keeper(keeper)) => garth_kernel::descriptors::exit(keeper.keep(policy, single)),
         Ok(Made::Porter(porter)) => {
             drop(daemon);
             porter.carry(policy, single)
@@ -78,6 +77,7 @@ struct Keeper {
     sandbox: Option<Channel>,
     server: Server,
     calls: Calls,
+    children: Children,
     fds: Fds,
     /// The virtual files' file system, to be held by the init.
     view: OwnedFd,
@@ -111,6 +111,9 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
     let mut server = Server::new(fuse, view, Owner::default());
     let (views, root) = take_views(&mut server, single)?;
 
+    // When the porter ends, the init is this process's child.
+    let me = Some(rustix::process::getpid());
+    rustix::process::set_child_subreaper(me).map_err(|e| failed("become the init's parent")(e.into()))?;
     let (ours, theirs) = Channel::pair().map_err(failed("make a channel"))?;
     let fork = namespace::fork(single, Namespaces::OWNED, None).map_err(failed("clone the porter"))?;
     let (porter, porter_pidfd) = match fork {
@@ -134,6 +137,7 @@ fn prepare(daemon: &Channel, policy: &Policy, single: &SingleThreaded) -> Result
         sandbox: Some(ours),
         server,
         calls: Calls::new(listener),
+        children: Children::watch().map_err(failed("watch the children"))?,
         fds: Fds { views: shown, ..Fds::default() },
         view: root,
         fuse: held_fuse,
@@ -281,16 +285,20 @@ fn show_in_sys(views: Vec<OwnedFd>) -> Result<Vec<(&'static str, OwnedFd)>, Fail
 }
 
 impl Keeper {
-    /// Until no process of the sandbox is left.
-    fn keep(mut self: Box<Self>, policy: &Policy, single: &SingleThreaded) {
+    /// Until no process of the sandbox is left. The exit status.
+    fn keep(mut self: Box<Self>, policy: &Policy, single: &SingleThreaded) -> i32 {
         loop {
             let (from_sandbox, calls_ended) = match self.wait() {
                 Ok(events) => events,
-                Err(_) => return,
+                Err(_) => return 0,
             };
-            if calls_ended || !matches!(self.server.serve(), Ok(Served::Waiting)) {
-                return;
+            if calls_ended {
+                return self.children.last_word();
             }
+            if !matches!(self.server.serve(), Ok(Served::Waiting)) {
+                return 0;
+            }
+            self.children.reap();
             self.calls.serve(self.server.view(), policy, single);
             if from_sandbox && !self.hear(policy) {
                 self.sandbox = None;
@@ -303,6 +311,7 @@ impl Keeper {
         let fuse = self.server.as_fd();
         let mut fds = vec![PollFd::new(&fuse, PollFlags::IN)];
         self.calls.watch(&mut fds);
+        fds.push(PollFd::new(&self.children, PollFlags::IN));
         let at = fds.len();
         fds.extend(self.sandbox.as_ref().map(|channel| PollFd::new(channel, PollFlags::IN)));
         wait(&mut fds)?;
@@ -318,6 +327,7 @@ impl Keeper {
         match message {
             ToKeeper::Listener => false,
             ToKeeper::Born { pid, identity } => {
+                self.children.expect(pid);
                 self.fds.pids = open(&format!("{HOST_PROC}/{pid}/ns/pid")).ok();
                 self.server.view().begin(started(identity));
                 true

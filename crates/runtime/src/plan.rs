@@ -100,6 +100,9 @@ pub enum InvalidPlan {
     /// A limit is out of range.
     #[error(transparent)]
     Limit(#[from] garth_spec::InvalidLimit),
+    /// A bundle for an OCI runtime has no place for this.
+    #[error("sysbox-runc makes no sandbox with {0}: that needs the handler sysbox/native")]
+    NotInContainer(&'static str),
 }
 
 impl SandboxPlan {
@@ -133,6 +136,19 @@ impl SandboxPlan {
             None => self.limits.check()?,
         }
         Ok(())
+    }
+
+    /// Refuses what a container would be started without.
+    pub(crate) fn check_container(&self) -> Result<(), InvalidPlan> {
+        let beyond = [
+            (!self.volumes.is_empty(), "volumes"),
+            (self.access == Access::Read, "a read-only root"),
+            (self.capabilities.is_some(), "a choice of capabilities"),
+        ];
+        match beyond.into_iter().find(|(asked, _)| *asked) {
+            Some((_, option)) => Err(InvalidPlan::NotInContainer(option)),
+            None => self.check(),
+        }
     }
 
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {

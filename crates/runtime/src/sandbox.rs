@@ -13,7 +13,7 @@ use crate::handshake::{HeldNumbers, Identity};
 use crate::ids::{Claim, FirstId};
 use crate::recycler::{Job, Unmount};
 use crate::sandboxes::{Shared, Swept, slot_of};
-use crate::slots::{self, Keeper, Process, SOCKET, Slot};
+use crate::slots::{self, Ending, Keeper, Process, SOCKET, Slot};
 
 /// What a later daemon needs to find a sandbox again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +175,11 @@ impl Sandbox {
                 ..now
             })
         })
+    }
+
+    /// How it ended, once its init has. After [`Self::destroy`] nobody can tell.
+    pub fn ending(&self) -> Ending {
+        self.slot(|slot| slot.keeper.as_ref().map_or(Ending::Unknown, Keeper::last_word))
     }
 
     /// Ends every process in it and returns when they are gone. What else there is of it ends right after, and a start

@@ -278,6 +278,33 @@ pub(crate) struct Keeper {
     pub(crate) identity: Identity,
 }
 
+/// How long a keeper whose sandbox is gone may take to end.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+impl Keeper {
+    /// How its sandbox's init ended. A keeper that took another's place does not know.
+    pub(crate) fn last_word(&self) -> Ending {
+        let status = garth_kernel::pidfd::exit_status(self.process.pidfd.as_fd(), LAST_WORD);
+        let signal = status.ok().flatten().and_then(|status| status.code()).map(|code| code - handshake::ENDED_BY);
+        match signal.and_then(Signal::from_named_raw) {
+            Some(Signal::HUP) => Ending::Rebooted,
+            Some(Signal::INT) => Ending::PoweredOff,
+            _ => Ending::Unknown,
+        }
+    }
+}
+
+/// How a sandbox came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By reboot(2) in it, to be started again.
+    Rebooted,
+    /// By reboot(2) in it, for good.
+    PoweredOff,
+    /// In another way, or nobody can tell.
+    Unknown,
+}
+
 /// A cgroup set with its spawner and, when warm, an init.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -300,7 +327,11 @@ impl Slot {
         let level = if ids.is_some() { Level::Sysbox } else { Level::Default };
         let make = || {
             cgroups.create(&name, &limits)?;
-            ids.as_ref().map_or(Ok(()), |ids| cgroups.delegate(&name, ids.first.get()))
+            ids.as_ref().map_or(Ok(()), |ids| {
+                cgroups.delegate(&name, ids.first.get())?;
+                // Shown in what was just delegated.
+                cgroups.limit(&name, &limits)
+            })
         };
         let made = make().doing(|| format!("make the cgroups of slot {name}"));
         match made.and_then(|()| root.fork(cgroups, &name, level)) {

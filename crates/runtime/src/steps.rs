@@ -19,6 +19,7 @@ use crate::handshake::{Order, Parts};
 use crate::{Access, Level, Policy};
 
 mod apply;
+mod leaf;
 pub mod mapped;
 pub use apply::bound_capabilities;
 pub(crate) use apply::{Fds, apply, open_proc};
@@ -30,6 +31,9 @@ pub enum Step {
     LeaveHostMounts,
     /// A cgroup namespace: the cgroup it is in becomes `/`.
     HideCgroups,
+    /// Where the sandbox has controllers to divide: goes into a leaf and enables them, as a cgroup that has processes can
+    /// divide nothing (`cgroups(7)`, "no internal processes").
+    LeaveCgroupRoot,
     /// Mounts a new file system.
     Mount {
         /// Its type.

@@ -82,6 +82,9 @@ fn ended(ended: &garth_engine::Ended) -> Ended {
         reason: match ended.reason {
             garth_engine::EndedReason::Stopped => EndedReason::Stopped,
             garth_engine::EndedReason::Died => EndedReason::Died,
+            garth_engine::EndedReason::Rebooted => EndedReason::Rebooted,
+            garth_engine::EndedReason::RebootLoop => EndedReason::RebootLoop,
+            garth_engine::EndedReason::PoweredOff => EndedReason::PoweredOff,
             garth_engine::EndedReason::Lost => EndedReason::Lost,
             garth_engine::EndedReason::StartFailed => EndedReason::StartFailed,
         },

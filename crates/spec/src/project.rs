@@ -14,7 +14,8 @@ pub struct ProjectSpec {
     pub image: ImageName,
     /// How the sandbox is isolated, and what carries that out if it matters.
     pub runtime: RuntimeChoice,
-    /// The weakest runtime that it may ever have.
+    /// The weakest runtime that it may ever have. A new project for which no runtime is named gets this one, or where it
+    /// does not work the next stronger one that does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Runtime>,
     /// What it may use at most.

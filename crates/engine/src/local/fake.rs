@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use garth_runtime::Ending;
 use garth_spec::{
     ByteSize, Handler, ImageConfig, ImageId, Limits, Network, ProjectId, ProjectSpec, RuntimeChoice, SandboxId,
 };
@@ -30,7 +31,11 @@ pub(crate) struct World {
     pub(crate) leases: BTreeSet<SandboxId>,
     /// Sandboxes at rest.
     pub(crate) frozen: BTreeSet<SandboxId>,
+    /// What works here besides the default runtime.
+    pub(crate) handlers: Vec<Handler>,
     pub(crate) starts: u64,
+    /// Sandboxes that ended to be started again.
+    pub(crate) rebooted: BTreeSet<SandboxId>,
     /// What no host could do and the engine asked for.
     pub(crate) impossible: Vec<String>,
     /// Operations that fail.
@@ -175,9 +180,10 @@ impl Fake {
         Ok(())
     }
 
-    /// The default runtime alone.
+    /// The default runtime, and what a test adds.
     pub(super) fn handler(&self, choice: RuntimeChoice) -> Result<Handler, Error> {
-        match choice.handlers().find(|handler| *handler == Handler::DefaultNative) {
+        let more = self.look().handlers;
+        match choice.handlers().find(|handler| *handler == Handler::DefaultNative || more.contains(handler)) {
             Some(handler) => Ok(handler),
             None => {
                 Err(ErrorKind::RuntimeUnavailable { runtime: choice, missing: "this host is a fake".to_owned() }.into())
@@ -334,6 +340,11 @@ impl FakeSandbox {
 
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         Ok(Usage::default())
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        let rebooted = self.host.look().rebooted.contains(&self.id);
+        if rebooted { Ending::Rebooted } else { Ending::Unknown }
     }
 
     pub(super) fn destroy(&self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use garth_api::{Project, Verified};
+use garth_api::{EndedReason, Project, Verified};
 use garth_spec::{Accelerator, Volume};
 
 use crate::context::{Context, Repeat};
@@ -88,10 +88,22 @@ fn state(project: &Project) -> String {
     match (since, ended) {
         (Some(since), _) => format!("{} since {since}", project.state),
         (_, Some(ended)) => {
-            let why = ended.detail.clone().unwrap_or_else(|| format!("{:?}", ended.reason).to_lowercase());
+            let why = ended.detail.clone().unwrap_or_else(|| why(ended.reason).to_owned());
             format!("{} since {} ({why})", project.state, ended.at)
         }
         _ => project.state.to_string(),
+    }
+}
+
+fn why(reason: EndedReason) -> &'static str {
+    match reason {
+        EndedReason::Stopped => "stopped",
+        EndedReason::Died => "died",
+        EndedReason::Rebooted => "rebooted",
+        EndedReason::RebootLoop => "rebooted again and again",
+        EndedReason::PoweredOff => "switched itself off",
+        EndedReason::Lost => "lost",
+        EndedReason::StartFailed => "start failed",
     }
 }
 

@@ -9,9 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const E2E: &str = "lifecycle::default:: processes::default::exit_codes processes::default::a_timeout processes::default::kill_ends containment::default::";
 const SECURITY: &str = "boundary::default:: kernel::default:: host_facts::default::guest_cannot_read";
 
-/// Checks of the runtime `sysbox` (docs/sysbox.md) that need no container engine and wait for no clock.
-const SYSBOX: &str =
-    "1,3,4,5,8,10,11,14,15,17,25,26,27,29,30,32,33,34,35,37,38,39,40,41,43,44,45,46,47,48,49,50,51,52,72";
+/// Checks of the runtime `sysbox` (docs/sysbox.md) that must pass there: all that pass elsewhere, and those that need
+/// controllers in the v2 tree, but for
+/// - 55 to 60, 63 and 64: an emulated machine takes longer to import the Debian with container engines than a command may;
+/// - 71: a Garth in a sandbox cannot load the BPF program that keeps devices from its own sandboxes;
+/// - 69: 500 starts and stops, half an hour of them.
+const SYSBOX: &str = "1,2,3,4,5,6,7,8,9,10,11,14,15,16,17,18,19,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,\
+                      43,44,45,46,47,48,49,50,51,52,61,62,65,66,67,68,72";
 
 #[test]
 fn everything_holds_on_cgroup_v2() {
@@ -33,14 +37,12 @@ fn sysbox_holds_on_cgroup_v2() {
     let payload = payload_image(work.path(), &[("sysbox", "")]);
     let console = boot(&cache, "newer", &base, &payload);
     assert!(console.contains("CGROUP2 cpu io memory pids"), "the guest has cgroup v2:\n{console}");
-    let table = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/sysbox.md")).expect("table");
-    let passes = |text: &str, number: &str| {
+    let passes = |number: &&str| {
         let begin = format!("| {number} |");
-        text.lines().any(|line| line.contains(&begin) && line.trim_end().ends_with("| pass |"))
+        console.lines().any(|line| line.contains(&begin) && line.trim_end().ends_with("| pass |"))
     };
-    let broken: Vec<&str> =
-        SYSBOX.split(',').map(str::trim).filter(|number| passes(&table, number) && !passes(&console, number)).collect();
-    assert!(broken.is_empty(), "checks {broken:?} pass elsewhere and not on cgroup v2:\n{console}");
+    let broken: Vec<&str> = SYSBOX.split(',').filter(|number| !passes(number)).collect();
+    assert!(broken.is_empty(), "checks {broken:?} do not pass on cgroup v2:\n{console}");
 }
 
 /// The base image, made once; `None` where a program is missing, which is said.
@@ -181,7 +183,10 @@ fn boot(cache: &Path, kernel: &str, base: &Path, payload: &Path) -> String {
         .arg(cache.join(kernel).join("vmlinuz"))
         .arg("-initrd")
         .arg(cache.join(kernel).join("initrd.img"))
-        .args(["-append", "console=ttyS0 quiet root=/dev/vda rw init=/guest-init panic=-1 mitigations=off"])
+        .args([
+            "-append",
+            "console=ttyS0 quiet root=/dev/vda rw init=/guest-init panic=-1 mitigations=off no_timer_check",
+        ])
         .args(["-drive", &drive(base, ",snapshot=on"), "-drive", &drive(payload, ",readonly=on")])
         .stdin(std::process::Stdio::null())
         .output()

@@ -151,7 +151,7 @@ impl Drop for Yard {
 }
 
 /// The program under test; inside a virtual machine it is not where it was built.
-fn program() -> std::ffi::OsString {
+pub fn program() -> std::ffi::OsString {
     std::env::var_os("GARTH_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_garth").into())
 }
 

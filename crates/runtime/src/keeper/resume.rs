@@ -9,6 +9,7 @@ use rustix::fs::CWD;
 use rustix::mount::MoveMountFlags;
 
 use super::calls::Calls;
+use super::children::Children;
 use super::{Keeper, Received, VIEW, become_root, hide, open_directory, send, show_in_sys, started, take_views};
 use crate::Policy;
 use crate::channel::Channel;
@@ -56,6 +57,7 @@ pub(super) fn resume(
         sandbox: None,
         server,
         calls: Calls::new(listener),
+        children: Children::watch().map_err(failed("watch the children"))?,
         fds: Fds::default(),
         view,
         fuse: held_fuse,

@@ -43,7 +43,7 @@ impl PreparedContainer {
 
     /// Starts the sandbox. Returns when its agent has carried out the plan. After an error nothing of it is left.
     pub fn start(mut self, id: SandboxId, plan: &SandboxPlan) -> Result<Container> {
-        plan.check().doing(|| "carry out the plan".to_owned())?;
+        plan.check_container().doing(|| "carry out the plan".to_owned())?;
         let directory = self.shared.directory(id);
         match fs::create_dir(&directory) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(ErrorKind::Exists),

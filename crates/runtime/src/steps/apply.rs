@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Detached, Etc, INERT, Step};
+use super::{Detached, Etc, INERT, Step, leaf};
 use crate::Policy;
 use crate::channel::Channel;
 use crate::handshake::Failure;
@@ -57,6 +57,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             Ok(rustix::mount::mount(*fs, at, *fs, *flags, options.as_c_str())?)
         }
         Step::Enter(dir) => Ok(rustix::process::chdir(*dir)?),
+        Step::LeaveCgroupRoot => leaf::enter(),
         Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
         Step::Give { at, id } => give(at, *id),
         Step::OwnMounts => namespace::unshare(namespace::Own::Mounts),

@@ -108,7 +108,7 @@ pub(crate) fn assemble_steps(policy: &Policy, parts: &Parts) -> Vec<Step> {
 /// The init, in a mount namespace of its own, becomes the sandbox of this order.
 pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
     let mut steps = vec![Step::HideCgroups, Step::Loosen("root"), Step::Hostname(order.hostname.clone())];
-    steps.push(Step::BecomeRoot("root"));
+    steps.extend([Step::BecomeRoot("root"), Step::LeaveCgroupRoot]);
     steps.push(mount("mqueue", "/dev/mqueue", INERT, ""));
     if let Some(capabilities) = order.capabilities {
         steps.extend([Step::BoundTo(capabilities), Step::DropCapabilities(of_agent(capabilities))]);

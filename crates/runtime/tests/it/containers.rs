@@ -2,7 +2,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use garth_runtime::{Container, ErrorKind, OciRuntime};
+use garth_runtime::{Container, ErrorKind, InvalidPlan, OciRuntime};
 use garth_spec::{ByteSize, CpuCount, Limits};
 
 use crate::lifecycle::left;
@@ -175,6 +175,25 @@ fn a_runtime_that_fails_is_quoted_and_leaves_nothing() {
     let prepared = yard.sandboxes().prepare_container().expect("prepare");
     let error = prepared.start(fresh_id(), &yard.plan()).expect_err("refused");
     assert!(matches!(&error.kind, ErrorKind::OciRuntime { said, .. } if said.contains("/dev")), "{}", chain(&error));
+    yard.close();
+    assert_eq!(traces(&yard), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_container_cannot_have_is_refused_before_anything_is_made() {
+    let Some(mut yard) = yard("what_a_container_cannot_have_is_refused_before_anything_is_made") else { return };
+    let volume = garth_runtime::Volume { host: "/srv".into(), at: "/data".to_owned(), read_only: true };
+    let plans = [
+        garth_runtime::SandboxPlan { volumes: vec![volume], ..yard.plan() },
+        garth_runtime::SandboxPlan { access: garth_runtime::Access::Read, ..yard.plan() },
+        garth_runtime::SandboxPlan { capabilities: Some(1), ..yard.plan() },
+    ];
+    for plan in plans {
+        let prepared = yard.sandboxes().prepare_container().expect("prepare");
+        let error = prepared.start(fresh_id(), &plan).expect_err("refused");
+        let refused = matches!(error.kind, ErrorKind::Plan(InvalidPlan::NotInContainer(_)));
+        assert!(refused && chain(&error).contains("sysbox/native"), "{}", chain(&error));
+    }
     yard.close();
     assert_eq!(traces(&yard), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use garth_api::{Changed, CreateProject, ErrorBody, Project, ProjectList, ProjectPatch, StopRequest};
+use garth_api::{Changed, CreateProject, ErrorBody, NewSpec, Project, ProjectList, ProjectPatch, StopRequest};
 use garth_engine::NewProject;
 use garth_spec::{ProjectName, ProjectSpec};
 use http::StatusCode;
@@ -37,10 +37,14 @@ pub(crate) async fn create(
     peer: Peer,
     Json(new): Json<CreateProject>,
 ) -> Result<(StatusCode, Answer<Project>), Failure> {
-    if !new.spec.volumes.is_empty() {
+    if !new.spec.spec().volumes.is_empty() {
         peer.check_root()?;
     }
-    let new = NewProject { name: new.name, ephemeral: new.ephemeral, spec: new.spec };
+    let spec = match new.spec {
+        NewSpec::Whole(spec) => spec,
+        NewSpec::AtLeast(least, spec) => app.engine.at_least(least, &spec)?,
+    };
+    let new = NewProject { name: new.name, ephemeral: new.ephemeral, spec };
     Ok((StatusCode::CREATED, answer(app.engine.create(new).await?)))
 }
 

@@ -74,10 +74,10 @@ async fn refusals_have_the_code_that_programs_decide_by() {
     let again = CreateProject { name: Some(web.clone()), ..CreateProject::default() };
     assert_eq!(refused(client.create(&again).await).code, ErrorCode::AlreadyExists);
     let image = ProjectSpec { image: "nope".parse().expect("name"), ..ProjectSpec::default() };
-    let missing = refused(client.create(&CreateProject { spec: image, ..CreateProject::default() }).await);
+    let missing = refused(client.create(&CreateProject { spec: image.into(), ..CreateProject::default() }).await);
     assert_eq!((missing.code, missing.hint.is_some()), (ErrorCode::NotFound, true));
     let spec = ProjectSpec { runtime: Runtime::Sysbox.into(), ..ProjectSpec::default() };
-    let sysbox = refused(client.create(&CreateProject { spec, ..CreateProject::default() }).await);
+    let sysbox = refused(client.create(&CreateProject { spec: spec.into(), ..CreateProject::default() }).await);
     assert_eq!(sysbox.code, ErrorCode::RuntimeUnavailable);
     let microvm = ProjectPatch { runtime: Some(Runtime::Microvm.into()), ..ProjectPatch::default() };
     let microvm = refused(client.patch(&web, &microvm).await);

@@ -92,7 +92,7 @@ impl Yard {
     pub fn project(&self, name: &str) -> CreateProject {
         let limits = Limits { memory: ByteSize::mib(256), disk: ByteSize::mib(256), pids: 64, ..Limits::default() };
         let spec = ProjectSpec { limits, ..ProjectSpec::default() };
-        CreateProject { name: Some(named(name)), ephemeral: false, spec }
+        CreateProject { name: Some(named(name)), ephemeral: false, spec: spec.into() }
     }
 
     /// Removes every project, ends the daemon, and says what it left on the host.

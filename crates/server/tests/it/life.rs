@@ -129,7 +129,7 @@ async fn an_imported_image_is_what_a_project_begins_as() {
     let truncated = yard.client.import(&bad, garth_api::ImageFormat::Tar, garth_api::full_body(vec![1; 700])).await;
     assert!(matches!(truncated, Err(ClientError::Refused(error)) if error.code == ErrorCode::ImageRefused));
     let spec = ProjectSpec { image: name.clone(), network: Network::None, ..ProjectSpec::default() };
-    let new = CreateProject { name: Some(named("mine")), spec, ..CreateProject::default() };
+    let new = CreateProject { name: Some(named("mine")), spec: spec.into(), ..CreateProject::default() };
     let project = yard.client.create(&new).await.expect("create");
     assert_eq!(project.image_id, image.id);
     let running = yard.client.start(&named("mine")).await.expect("start");

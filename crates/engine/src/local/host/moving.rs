@@ -125,7 +125,7 @@ fn quiet(project: &Project) -> Project {
 /// A guest that has written its disk out ends by itself.
 fn finish(machine: &Live, moved: Result<(), Error>) -> Result<(), Error> {
     if moved.is_ok() {
-        tokio::runtime::Handle::current().block_on(crate::queue::power_off(machine));
+        tokio::runtime::Handle::current().block_on(crate::shutdown::power_off(machine));
     }
     machine.sandbox.destroy().and(moved)
 }

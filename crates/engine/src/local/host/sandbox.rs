@@ -1,7 +1,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use garth_runtime::Sandboxes;
+use garth_runtime::{Ending, Sandboxes};
 use garth_spec::{Limits, SandboxId};
 use garth_vm::Control;
 use tokio::io::Interest;
@@ -194,6 +194,13 @@ impl HostSandbox {
     pub(in crate::local) fn usage(&self) -> Result<Usage, Error> {
         let usage = self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.usage()?;
         Ok(Usage { memory: usage.memory, cpu_micros: usage.cpu_micros, pids: usage.pids, oom_kills: usage.oom_kills })
+    }
+
+    pub(in crate::local) fn ending(&self) -> Ending {
+        match self.lock().as_ref() {
+            Some(Running::Native(sandbox)) => sandbox.ending(),
+            _ => Ending::Unknown,
+        }
     }
 
     pub(in crate::local) fn destroy(&self) -> Result<(), Error> {

@@ -61,6 +61,9 @@ pub fn docker(stage: &Stage) -> Checked {
     let privileged = "docker run --rm --privileged bb sh -c 'mount -t tmpfs t /tmp && mount -t proc p /tmp && head -1 /tmp/meminfo; \
                       (echo 1 > /proc/sys/vm/swappiness) 2>/dev/null || echo refused'";
     equal("privileged", &stage.sh(work, privileged)?, "MemTotal:        2097152 kB\nrefused")?;
+    // Where the sandbox has no controllers, neither have its containers.
+    let limit = "if grep -q memory /sys/fs/cgroup/cgroup.controllers; then docker run --rm -m 64m bb cat /sys/fs/cgroup/memory.max; else echo 67108864; fi";
+    equal("a container's limit", &stage.sh(work, limit)?, "67108864")?;
     let host = "test \"$(docker run --rm --network host bb ip addr show eth0)\" = \"$(busybox ip addr show eth0)\"";
     stage.sh(work, host)?;
     stage.sh(
