@@ -11,6 +11,7 @@
 
 mod api;
 mod begin;
+mod devices;
 mod disks;
 mod early;
 mod line;

@@ -9,7 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use sha2::{Digest, Sha256};
 
-use super::{At, GuestFailure, Kind, disks, network};
+use super::{At, GuestFailure, Kind, devices, disks, network};
 
 /// Becomes the project's sandbox; the agent's directory. The seed comes first: nothing that this machine makes up may be
 /// what another of the same memory makes up.
@@ -20,6 +20,7 @@ pub(super) fn begin(order: &GuestBegin) -> Result<OwnedFd, GuestFailure> {
     }
     renew(&order.entropy, order.realtime_ns)?;
     rustix::system::sethostname(order.hostname.as_bytes()).at(|| "set the host name".to_owned())?;
+    devices::probe_held().at(|| "find disks".to_owned())?;
     let state = disks::enter(&order.root, order.usr.as_ref(), order.usr_alone_at.as_deref())?;
     let content = format!("{}\n", String::from(order.machine_id));
     let machine_id = Etc::Content { name: "machine-id", content };
