@@ -1,15 +1,17 @@
 //! Templates: a machine that was saved when its agent had come up and nobody had told it yet what it is. Any machine of
 //! the same shape can go on from there instead of booting.
 //!
-//! Its disks were empty files, which nothing in it had looked at; its network interface led nowhere.
+//! The disks that a guest writes were empty files, which no driver has when it is saved; those that are shared it may have
+//! mounted. Its network interface led nowhere.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::guest::digest;
-use crate::machine::{Begin, Machine, Nic};
+use crate::machine::{Begin, DriveAccess, Machine, Nic};
 use crate::vmm::Vmm;
 
 /// Changes when templates of an older version must not be used.
@@ -45,6 +47,8 @@ impl Template {
         add(vmm.version());
         add(&machine.kernel.to_string_lossy());
         add(&machine.initrd.to_string_lossy());
+        let shared = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadOnly);
+        shared.for_each(|drive| add(&identity(&drive.file)));
         let arguments = vmm.launch(&machine, Begin::Template).arguments;
         arguments.iter().filter(|word| !word.contains(MEASURED)).for_each(|word| add(word));
         let key = digest::hexadecimal(&hash.finalize()[..16]);
@@ -61,12 +65,20 @@ impl Template {
         &self.machine
     }
 
-    /// What to save: the same with other files, in this directory, each named by its disk's serial.
+    /// What to save: the same with other files for the disks that it writes, in this directory, each named by its disk's
+    /// serial.
     pub fn machine_with(&self, disks: &Path) -> Machine {
         let mut machine = self.machine.clone();
-        machine.drives.iter_mut().for_each(|drive| drive.file = disks.join(&drive.serial));
+        let own = machine.drives.iter_mut().filter(|drive| drive.access == DriveAccess::ReadWrite);
+        own.for_each(|drive| drive.file = disks.join(&drive.serial));
         machine
     }
+}
+
+/// What tells a shared disk from what was there before. One that is missing fails later, where it is opened.
+fn identity(file: &Path) -> String {
+    let found = std::fs::metadata(file).ok();
+    format!("{:?}", found.map(|found| (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec())))
 }
 
 #[cfg(test)]
@@ -87,7 +99,7 @@ mod tests {
         let machine = mock::machine();
         let mut other = machine.clone();
         other.nic = Some(Nic { mac: [2, 0, 0, 0, 0, 9] });
-        other.drives.iter_mut().for_each(|drive| drive.file = "/pool/other".into());
+        other.drives[0].file = "/pool/other".into();
         assert_eq!(key(&machine), key(&other));
         let mut keys = vec![key(&machine)];
         let without = |at: usize| {
@@ -95,6 +107,9 @@ mod tests {
             machine.drives.remove(at);
             machine
         };
+        let mut shared = mock::machine();
+        shared.drives[1].file = "/dev/zero".into();
+        keys.push(key(&shared));
         keys.push(key(&without(0)));
         keys.push(key(&without(1)));
         keys.push(key(&Machine { nic: None, ..mock::machine() }));
@@ -115,7 +130,7 @@ mod tests {
         let template = Template::of(&vmm, &Machine { nic: Some(Nic { mac: [2, 7, 7, 7, 7, 7] }), ..machine });
         let template = template.expect("a key").expect("a template");
         let launch = vmm.launch(&template.machine_with(Path::new("/empty")), Begin::Template);
-        let of_a_project = |path: &Path| path.starts_with("/pool");
+        let of_a_project = |path: &Path| path == Path::new("/pool/root");
         assert!(!launch.shown.iter().any(|shown| of_a_project(&shown.from)), "{launch:?}");
         assert!(launch.shown.iter().any(|shown| shown.from == Path::new("/empty/root")), "{launch:?}");
         assert!(!launch.arguments.iter().any(|word| word.contains("07:07")), "{launch:?}");

@@ -20,7 +20,7 @@ pub(super) fn begin(order: &GuestBegin) -> Result<OwnedFd, GuestFailure> {
     }
     renew(&order.entropy, order.realtime_ns)?;
     rustix::system::sethostname(order.hostname.as_bytes()).at(|| "set the host name".to_owned())?;
-    devices::probe_held().at(|| "find disks".to_owned())?;
+    devices::find().at(|| "find disks".to_owned())?;
     let state = disks::enter(&order.root, order.usr.as_ref(), order.usr_alone_at.as_deref())?;
     let content = format!("{}\n", String::from(order.machine_id));
     let machine_id = Etc::Content { name: "machine-id", content };

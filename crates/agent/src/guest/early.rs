@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, GuestFailure, devices};
+use super::{At, GuestFailure};
 
 const INERT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
@@ -65,27 +65,19 @@ pub(super) fn limits() -> Result<(), GuestFailure> {
     rustix::process::setrlimit(Resource::Nofile, FILES).at(|| "limit open files".to_owned())
 }
 
-/// Loads all that there are, by name. One that fails is told: whatever needed it says the rest. Disks and network
-/// interfaces get no driver yet.
+/// Loads all that there are, by name. One that fails is told: whatever needed it says the rest.
 pub(super) fn modules() -> Result<(), GuestFailure> {
-    let hold = || devices::hold().at(|| "hold the disks back".to_owned());
-    hold()?;
-    for file in module_files()? {
-        if let Err(error) = load(&file) {
-            eprintln!("garth-agent: {}: {error}", file.display());
-        }
-        hold()?;
-    }
-    devices::probe_others().at(|| "find devices".to_owned())
-}
-
-fn module_files() -> Result<Vec<PathBuf>, GuestFailure> {
     let mut files: Vec<PathBuf> = match std::fs::read_dir(MODULES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.at(|| format!("list {MODULES}"))?.flatten().map(|entry| entry.path()).collect(),
     };
     files.sort();
-    Ok(files)
+    for file in files {
+        if let Err(error) = load(&file) {
+            eprintln!("garth-agent: {}: {error}", file.display());
+        }
+    }
+    Ok(())
 }
 
 fn load(file: &Path) -> io::Result<()> {

@@ -40,7 +40,7 @@ const THREADS: u32 = 128;
 /// How long a kernel may take to boot: seconds, but a translated one on a busy machine many.
 const BOOT: Duration = Duration::from_secs(120);
 /// How long a guest may take to mount its disk, or to write it out.
-const DISK: Duration = Duration::from_secs(60);
+pub(super) const DISK: Duration = Duration::from_secs(60);
 /// How much of a failed guest's last words is passed on.
 const WORDS: usize = 600;
 
@@ -132,16 +132,22 @@ impl Host {
         };
         disk.forget_memory().explain()?;
         let template = Template::of(&Vmm::find(handler).explain()?, &machine).explain()?;
-        if let Some(template) = &template
-            && let Some(live) = self.start_warm(&order, handler, &machine, template, &begin)?
-        {
-            return Ok(live);
-        }
+        let warm = template.as_ref().and_then(|found| self.start_warm(&order, handler, &machine, found, &begin));
+        let unwarmed = match warm {
+            Some(Ok(live)) => return Ok(live),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
         let mut started = launch(&*self.sandboxes()?, &order, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
         let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
         let live = self.adopt(started, agent, done)?;
         if let Some(template) = template {
+            if let Some(error) = unwarmed {
+                // Where booting fails, too, it is the project's matter and not the template's.
+                tracing::warn!(error = error.chain(), "a template did not work: the machine booted instead");
+                self.templates.refuse(&template);
+            }
             self.make_template(order.project, handler, template);
         }
         Ok(live)
@@ -379,7 +385,7 @@ fn access(access: garth_vm::Access) -> Access {
     }
 }
 
-fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
+pub(super) fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
     let usr = machine.drives.iter().find(|drive| drive.serial == USR)?;
     Some(BlockDisk { serial: usr.serial.clone(), filesystem: GuestFilesystem::Erofs })
 }

@@ -6,15 +6,15 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garth_runtime::Sandboxes;
-use garth_spec::{GuestBegin, Handler};
-use garth_vm::{Begin, Machine, Snapshot, Template};
+use garth_spec::{GuestBegin, GuestPrepare, Handler};
+use garth_vm::{Begin, DriveAccess, Machine, Snapshot, Template};
 use tokio::sync::Notify;
 
 use super::failure::Explain as _;
-use super::machine::{Started, boot_unless, launch, runtime};
+use super::machine::{DISK, Started, boot_unless, launch, runtime, usr_disk};
 use super::templates::Templates;
 use super::{Host, moving, unconnected};
 use crate::error::{Error, ErrorKind};
@@ -34,7 +34,7 @@ struct Warm<'a> {
 }
 
 impl Host {
-    /// Starts a project's machine from its template; `None` when there is none or it does not work.
+    /// Starts a project's machine from its template; `None` when there is none.
     pub(super) fn start_warm(
         &self,
         order: &Order<'_>,
@@ -42,17 +42,9 @@ impl Host {
         machine: &Machine,
         template: &Template,
         begin: &dyn Fn() -> Result<GuestBegin, Error>,
-    ) -> Result<Option<Live>, Error> {
-        let Some(snapshot) = self.templates.find(template) else { return Ok(None) };
-        let warm = Warm { machine, template, snapshot: &snapshot };
-        match self.clone_of(order, handler, &warm, begin) {
-            Ok(live) => Ok(Some(live)),
-            Err(error) => {
-                tracing::warn!(error = error.chain(), "a template does not work: the machine boots instead");
-                self.templates.refuse(template);
-                Ok(None)
-            }
-        }
+    ) -> Option<Result<Live, Error>> {
+        let snapshot = self.templates.find(template)?;
+        Some(self.clone_of(order, handler, &Warm { machine, template, snapshot: &snapshot }, begin))
     }
 
     fn clone_of(
@@ -62,13 +54,19 @@ impl Host {
         warm: &Warm<'_>,
         begin: &dyn Fn() -> Result<GuestBegin, Error>,
     ) -> Result<Live, Error> {
+        let asked = Instant::now();
         let mut started = launch(&*self.sandboxes()?, order, handler, warm.machine, Begin::Restore(warm.snapshot))?;
-        let agent = started.agent();
+        let (agent, launched) = (started.agent(), asked.elapsed());
         let loaded = started.control.load(warm.template.machine(), warm.snapshot).explain();
+        let loaded_after = asked.elapsed();
         let done = loaded.and_then(|()| {
             started.control.resume().explain()?;
             runtime().block_on(agent.booted(AWAKE))?;
-            self.tell(&agent, "begin", &begin()?)
+            let awake = asked.elapsed();
+            self.tell(&agent, "begin", &begin()?)?;
+            let begun = asked.elapsed();
+            tracing::debug!(?launched, loaded = ?loaded_after, ?awake, ?begun, "went on from a template");
+            Ok(())
         });
         self.adopt(started, agent, done)
     }
@@ -102,7 +100,7 @@ impl Maker {
     fn make(&self, template: &Template, cancelled: &Notify) -> Result<(), Error> {
         self.templates.make(template, |disks, place| {
             let machine = template.machine_with(disks);
-            for drive in &machine.drives {
+            for drive in machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite) {
                 let made = File::create_new(&drive.file).and_then(|file| file.set_len(EMPTY));
                 made.map_err(|error| Error::because(ErrorKind::Guest, error).step("make an empty disk"))?;
             }
@@ -118,6 +116,11 @@ impl Maker {
 fn save(started: &mut Started, machine: &Machine, place: &Path, cancelled: &Notify) -> Result<Snapshot, Error> {
     let agent = started.agent();
     boot_unless(started, machine, &agent, cancelled.notified())?;
+    let order = serde_json::to_vec(&GuestPrepare { usr: usr_disk(machine) });
+    let order = order.map_err(|error| Error::because(ErrorKind::Guest, error))?;
+    runtime()
+        .block_on(agent.post("/garth/guest/prepare", order, DISK))
+        .map_err(|error| error.step("prepare the guest"))?;
     drop(agent);
     started.control.pause().explain()?;
     started.control.save(machine, place).explain()?.record().explain()
