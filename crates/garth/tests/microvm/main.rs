@@ -9,6 +9,7 @@ mod faults;
 mod machine;
 mod moving;
 mod pausing;
+mod warm;
 
 use yard::Yard;
 
