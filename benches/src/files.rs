@@ -41,7 +41,7 @@ pub async fn measure(garths: &[&Garth], work: &Path, rounds: usize) -> Result<Ve
     for garth in garths {
         let name: ProjectName = format!("bench-files-{}", garth.runtime()).parse()?;
         let spec = ProjectSpec { network: Network::None, runtime: garth.runtime().into(), ..ProjectSpec::default() };
-        garth.client().create(&CreateProject { name: Some(name.clone()), ephemeral: false, spec }).await?;
+        garth.client().create(&CreateProject { name: Some(name.clone()), ephemeral: false, spec: spec.into() }).await?;
         garth.client().start(&name).await?;
         places.push((Some(garth.runtime()), Place::Inside(garth, name)));
     }

@@ -69,7 +69,9 @@ impl Garth {
             limits: Limits::default(),
             ..ProjectSpec::default()
         };
-        self.client.create(&CreateProject { name: Some(self.project(index)?), ephemeral: false, spec }).await?;
+        self.client
+            .create(&CreateProject { name: Some(self.project(index)?), ephemeral: false, spec: spec.into() })
+            .await?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  kernel --exec /init--> early: /dev /proc /sys, modules --> line: the channel to the host
 //!  host --POST begin--> begin: seed, clock, name, disks, /etc, network, the disk as root --> the agent, on the same line
+//!  host --POST prepare (for a template)--> the image's /usr is mounted, other disks have no driver; then saved
 //!  host --POST again (after a restore) | freeze (before a copy) | power-->
 //! ```
 //!
@@ -12,6 +13,7 @@
 mod api;
 mod begin;
 mod bounds;
+mod devices;
 mod disks;
 mod early;
 mod init;

@@ -61,6 +61,15 @@ pub struct GuestLimits {
     pub pids: u32,
 }
 
+/// Makes a guest ready to be saved as a template, before it begins: `POST /garth/guest/prepare`. It knows nothing of whom
+/// it will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestPrepare {
+    /// As in [`GuestBegin`]: those that go on from the template have the same.
+    pub usr: Option<GuestDisk>,
+}
+
 /// A file system on a disk of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

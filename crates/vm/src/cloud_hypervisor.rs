@@ -19,7 +19,7 @@ const VARIABLE: &str = "GARTH_CLOUD_HYPERVISOR";
 
 /// It could have guests share a snapshot's memory by userfaultfd(2), which a program without privileges is not given.
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { emulates: false, vmgenid: false, shared_memory: false, virtiofs: true };
+    Capabilities { emulates: false, vmgenid: false, shared_memory: false, virtiofs: true, templates: false };
 
 /// What it writes for a snapshot.
 const CONFIG: &str = "config.json";

@@ -15,7 +15,7 @@ pub(crate) use control::Control;
 const VARIABLE: &str = "GARTH_FIRECRACKER";
 
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { emulates: false, vmgenid: true, shared_memory: true, virtiofs: false };
+    Capabilities { emulates: false, vmgenid: true, shared_memory: true, virtiofs: false, templates: false };
 
 /// In the program's own directory.
 const API: &str = "api.sock";

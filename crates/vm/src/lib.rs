@@ -28,6 +28,7 @@ mod program;
 pub mod qemu;
 mod snapshot;
 mod socket;
+mod template;
 mod vmm;
 
 pub use channel::{AGENT_PORT, ChannelAddress};
@@ -35,4 +36,5 @@ pub use error::{Error, ErrorKind, SnapshotFault};
 
 pub use machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
 pub use snapshot::{Saved, Snapshot};
+pub use template::Template;
 pub use vmm::{Access, Capabilities, Control, Descriptor, Launch, Place, Shown, Vmm};

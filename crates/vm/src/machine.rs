@@ -59,6 +59,8 @@ pub struct Nic {
 pub enum Begin<'a> {
     /// Its kernel starts.
     Boot,
+    /// Its kernel starts, and it is to become a template: its network interface leads nowhere.
+    Template,
     /// It waits for this snapshot: some programs must see its files.
     Restore(&'a Snapshot),
 }

@@ -1,7 +1,10 @@
 //! A program of the host, and the files it needs to start.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind};
 use crate::vmm::{Access, Shown};
@@ -43,8 +46,24 @@ impl Program {
         }
     }
 
-    /// The program at this path.
+    /// The program at this path. It is asked once as long as it is the same file: to start it and to list its libraries
+    /// takes longer than a warm guest.
     pub(crate) fn at(path: PathBuf) -> Result<Self, Error> {
+        static ASKED: Mutex<BTreeMap<(PathBuf, Identity), Program>> = Mutex::new(BTreeMap::new());
+        let identity = identity(&path).map_err(Error::io("look at a program"))?;
+        let asked = || ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = asked().get(&(path.clone(), identity)).cloned();
+        match known.filter(|program| program.libraries.iter().all(|library| library.exists())) {
+            Some(program) => Ok(program),
+            None => {
+                let program = Self::ask(path.clone())?;
+                asked().insert((path, identity), program.clone());
+                Ok(program)
+            }
+        }
+    }
+
+    fn ask(path: PathBuf) -> Result<Self, Error> {
         let said = output(Command::new(&path).arg("--version"))?;
         let version = said.lines().next().unwrap_or_default().trim().to_owned();
         if version.is_empty() {
@@ -60,6 +79,14 @@ impl Program {
         let files = std::iter::once(&self.path).chain(&self.libraries);
         files.map(|file| Shown { from: file.clone(), at: file.clone(), access: Access::Run })
     }
+}
+
+/// What changes when a file is another or was written: device, inode, time.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 fn output(command: &mut Command) -> Result<String, Error> {

@@ -17,7 +17,7 @@ pub use control::Control;
 const CHANNEL: &str = "garth.agent";
 
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { emulates: true, vmgenid: false, shared_memory: true, virtiofs: true };
+    Capabilities { emulates: true, vmgenid: false, shared_memory: true, virtiofs: true, templates: true };
 
 /// Where firmware and modules are, in Debian and in what builds it by itself.
 const DATA: [&str; 3] = ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu"];
@@ -36,13 +36,20 @@ impl Qemu {
         Program::find("qemu-system-x86_64", "apt-get install qemu-system-x86").map(Self)
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(program: Program) -> Self {
+        Self(program)
+    }
+
     pub(crate) fn version(&self) -> &str {
         &self.0.version
     }
 
     pub(crate) fn launch(&self, machine: &Machine, begin: Begin<'_>) -> Launch {
         let mut descriptors = vec![Descriptor::Channel, Descriptor::Control, Descriptor::Console];
-        descriptors.extend(machine.nic.map(|_| Descriptor::Tap));
+        if machine.nic.is_some() && !matches!(begin, Begin::Template) {
+            descriptors.push(Descriptor::Tap);
+        }
         Launch {
             program: self.0.path.display().to_string(),
             arguments: arguments(machine, begin),
@@ -106,7 +113,7 @@ fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
     words.add("-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on");
     machine.drives.iter().for_each(|drive| words.drive(drive));
     if let Some(nic) = machine.nic {
-        words.nic(nic);
+        words.nic(nic, begin);
     }
     if matches!(begin, Begin::Restore(_)) {
         words.add("-incoming", "defer");
@@ -137,9 +144,13 @@ impl Words {
         self.add("-device", format!("virtio-blk-device,id=disk-{serial},drive={serial},serial={serial}"));
     }
 
-    fn nic(&mut self, nic: Nic) {
+    fn nic(&mut self, nic: Nic, begin: Begin<'_>) {
         let mac = nic.mac_text();
-        self.add("-netdev", "tap,id=net,fd=%fd3%");
+        let wire = match begin {
+            Begin::Template => "hubport,id=net,hubid=0",
+            Begin::Boot | Begin::Restore(_) => "tap,id=net,fd=%fd3%",
+        };
+        self.add("-netdev", wire);
         self.add("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
     }
 }

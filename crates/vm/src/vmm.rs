@@ -35,6 +35,8 @@ pub struct Capabilities {
     pub shared_memory: bool,
     /// It can lend the guest a directory of the host.
     pub virtiofs: bool,
+    /// What it saved can be loaded with other disks and another wire.
+    pub templates: bool,
 }
 
 /// How to start the program for one machine, in a jail.

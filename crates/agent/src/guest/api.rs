@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use garth_spec::{GuestAgain, GuestBegin, GuestError, GuestFrozen, GuestPower};
+use garth_spec::{GuestAgain, GuestBegin, GuestError, GuestFrozen, GuestPower, GuestPrepare};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -49,6 +49,7 @@ impl Machine {
         };
         let _alone = self.changing.lock().await;
         let result = match head.uri.path().strip_prefix(PATHS).unwrap_or_default() {
+            "prepare" => self.prepare(&body).and_then(answer),
             "begin" => self.begin(&body, site).and_then(answer),
             "again" => self.again(&body).and_then(answer),
             "limits" => self.limits(&body).and_then(answer),
@@ -57,6 +58,14 @@ impl Machine {
             _ => return refuse(StatusCode::NOT_FOUND, "read the request", "no such path"),
         };
         result.unwrap_or_else(|failure| refused(&failure))
+    }
+
+    fn prepare(&self, body: &[u8]) -> Result<(), GuestFailure> {
+        let order: GuestPrepare = parse(body)?;
+        if self.generation.load(Ordering::Relaxed) != 0 {
+            return Err(GuestFailure::new(Kind::Conflict, "prepare", "this machine has begun before"));
+        }
+        disks::prepare(order.usr.as_ref())
     }
 
     fn begin(&self, body: &[u8], site: &Site) -> Result<impl Serialize + use<>, GuestFailure> {

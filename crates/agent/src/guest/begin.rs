@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::bounds::{self, Bounds};
 use super::disks::{self, Entered};
-use super::{At, GuestFailure, init, network};
+use super::{At, GuestFailure, devices, init, network};
 
 /// What is held of a sandbox that this machine has become.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Held {
 pub(super) fn begin(order: &GuestBegin) -> Result<(Held, OwnedFd), GuestFailure> {
     renew(&order.entropy, order.realtime_ns)?;
     rustix::system::sethostname(order.hostname.as_bytes()).at(|| "set the host name".to_owned())?;
+    devices::find().at(|| "find disks".to_owned())?;
     let Entered { state, root } = disks::enter(order)?;
     let content = format!("{}\n", String::from(order.machine_id));
     let machine_id = Etc::Content { name: "machine-id", content };

@@ -7,23 +7,36 @@
 //!    /state                   a mount that no path leads to
 //! ```
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use garth_spec::{GuestBegin, GuestFilesystem};
+use garth_spec::{GuestBegin, GuestDisk, GuestFilesystem};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::{At, GuestFailure, Kind};
+use super::{At, GuestFailure, Kind, devices};
 
 /// In the first file system, where nothing of the sandbox sees it afterwards.
 const DISK: &str = "/disk";
 const LOWER: &str = "/lower";
 const ROOT: &str = "/root";
+
+/// Of the image's /usr: what nearly every first command needs.
+const FIRST: [&str; 7] = [
+    "bin/sh",
+    "bin/bash",
+    "bin/env",
+    "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "lib/x86_64-linux-gnu/libc.so.6",
+    "lib/x86_64-linux-gnu/libtinfo.so.6",
+    "lib64/libc.so.6",
+];
 
 /// Mounted before there were disks, and moved onto the one that becomes the root.
 const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
@@ -57,8 +70,7 @@ pub(super) fn enter(order: &GuestBegin) -> Result<Entered, GuestFailure> {
     let entered = Entered { state, root: tree(&on_disk("rootfs")).at(|| "open the root".to_owned())? };
     tree(&on_disk("rootfs")).and_then(|tree| attach(&tree, ROOT)).at(|| "attach the root".to_owned())?;
     if let Some(usr) = &order.usr {
-        let device = self::device(&usr.serial)?;
-        mount(&device, LOWER, usr.filesystem, MountFlags::RDONLY).at(|| "mount the image's /usr".to_owned())?;
+        lower(usr)?;
         overlay().at(|| "lay /usr together".to_owned())?;
         if let Some(at) = &order.usr_alone_at {
             let shown =
@@ -87,6 +99,34 @@ fn protect(has_usr: bool) -> io::Result<()> {
         rustix::mount::mount_remount(at, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME, c"")?;
     }
     Ok(())
+}
+
+/// Mounts the image's /usr, has the programs that are run first in memory, and leaves all other disks without a driver.
+pub(super) fn prepare(usr: Option<&GuestDisk>) -> Result<(), GuestFailure> {
+    let mut kept = None;
+    if let Some(usr) = usr {
+        let device = lower(usr)?;
+        kept = bus_name(&device);
+        // What is not there is not run.
+        FIRST.iter().for_each(|name| drop(std::fs::read(Path::new(LOWER).join(name))));
+    }
+    devices::release(kept.as_ref()).at(|| "leave disks alone".to_owned())
+}
+
+/// The image's /usr, mounted unless it is; its device.
+fn lower(usr: &GuestDisk) -> Result<PathBuf, GuestFailure> {
+    let device = device(&usr.serial)?;
+    let number = |path: &str| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    if number(LOWER).is_none_or(|dev| Some(dev) == number("/")) {
+        mount(&device, LOWER, usr.filesystem, MountFlags::RDONLY).at(|| "mount the image's /usr".to_owned())?;
+    }
+    Ok(device)
+}
+
+/// What a disk is called on the bus of virtio.
+fn bus_name(device: &Path) -> Option<OsString> {
+    let link = Path::new("/sys/block").join(device.file_name()?).join("device");
+    Some(std::fs::read_link(link).ok()?.file_name()?.to_owned())
 }
 
 /// The disk with this serial, as a device.

@@ -6,6 +6,8 @@ mod machine;
 mod moving;
 mod order;
 mod sandbox;
+mod templates;
+mod warm;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -31,6 +33,7 @@ use failure::Explain as _;
 pub(crate) use machine::MachineRecord;
 pub(crate) use sandbox::HostSandbox;
 use sandbox::Running;
+use templates::Templates;
 
 /// How long the built-in image is taken to be up to date: reading the machine's `/etc` takes milliseconds.
 const HOST_IMAGE_FRESH: Duration = Duration::from_secs(60);
@@ -58,6 +61,7 @@ pub(crate) struct Host {
     host_image: Mutex<Option<(ImageId, Instant)>>,
     /// Held while the files of guests are made.
     setup: Mutex<()>,
+    templates: Arc<Templates>,
 }
 
 impl Host {
@@ -73,6 +77,7 @@ impl Host {
         let sandboxes = SandboxesConfig { run_dir: run_dir(&data_dir)?, tag, agent: binary, oci };
         let sandboxes = Sandboxes::open(sandboxes).explain();
         let sandboxes = sandboxes.map_err(|error| error.doing(|| "cannot prepare for sandboxes".to_owned()))?;
+        let templates = Arc::new(Templates::new(&config.guests.cache_dir));
         let host = Self {
             data_dir,
             guests: config.guests,
@@ -83,6 +88,7 @@ impl Host {
             sandboxes: RwLock::new(Some(Arc::new(sandboxes))),
             host_image: Mutex::default(),
             setup: Mutex::default(),
+            templates,
         };
         if let Err(error) = host.pool() {
             tracing::error!(error = error.chain(), hint = error.suggestion(), "there is no pool of disks");
@@ -427,6 +433,7 @@ impl Host {
 
     /// Lets go of what is kept ready; of the network and the pool too when nothing runs.
     pub(super) fn close(&self, running: usize) -> Result<(), Error> {
+        self.templates.stop();
         let sandboxes = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).take();
         if running > 0 {
             return Ok(());

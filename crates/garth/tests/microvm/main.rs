@@ -10,6 +10,7 @@ mod machine;
 mod moving;
 mod pausing;
 mod restrictions;
+mod warm;
 
 use yard::Yard;
 

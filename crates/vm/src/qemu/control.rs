@@ -56,6 +56,8 @@ impl Control {
     pub(crate) fn load(&mut self, from: &Snapshot) -> Result<(), Error> {
         let file = File::open(from.directory().join(STATE)).map_err(Error::io("open the machine's memory"))?;
         self.prepare()?;
+        // By default it tells the wire the addresses of the machine that was saved.
+        self.0.order("migrate-set-parameters", json!({ "announce-rounds": 0 }))?;
         self.transfer("migrate-incoming", &file)
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use garth_runtime::Sandboxes;
 use garth_runtime::jail::{Access, JailPlan, Shown};
 use garth_spec::{
     ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestLimits, GuestNetwork,
@@ -16,7 +17,7 @@ use garth_spec::{
 use garth_storage::GuestDisk;
 use garth_vm::{
     Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Saved,
-    Snapshot, Vmm,
+    Snapshot, Template, Vmm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,7 @@ const THREADS: u32 = 128;
 /// How long a kernel may take to boot: seconds, but a translated one on a busy machine many.
 const BOOT: Duration = Duration::from_secs(120);
 /// How long a guest may take to mount its disk, or to write it out.
-const DISK: Duration = Duration::from_secs(60);
+pub(super) const DISK: Duration = Duration::from_secs(60);
 /// How much of a failed guest's last words is passed on.
 const WORDS: usize = 600;
 
@@ -117,9 +118,9 @@ impl Guest {
 }
 
 /// A machine that is being started.
-struct Started {
-    guest: Guest,
-    control: Control,
+pub(super) struct Started {
+    pub(super) guest: Guest,
+    pub(super) control: Control,
     console: UnixStream,
     errors: File,
 }
@@ -135,13 +136,31 @@ impl Host {
     ) -> Result<Live, Error> {
         let nic = order.lease.link.map(|link| Nic { mac: link.mac });
         let machine = Machine { nic, ..self.machine(order.project, handler, disk)? };
-        let usr_alone_at = usr_alone_at.map(str::to_owned);
-        let begin = GuestBegin { usr_alone_at, ..begin(&order, usr_disk(&machine), order.lease.link)? };
+        let begin = || {
+            let begin = begin(&order, usr_disk(&machine), order.lease.link)?;
+            Ok(GuestBegin { usr_alone_at: usr_alone_at.map(str::to_owned), ..begin })
+        };
         disk.forget_memory().explain()?;
-        let mut started = self.launch(&order, handler, &machine, Begin::Boot)?;
+        let template = Template::of(&Vmm::find(handler).explain()?, &machine).explain()?;
+        let warm = template.as_ref().and_then(|found| self.start_warm(&order, handler, &machine, found, &begin));
+        let unwarmed = match warm {
+            Some(Ok(live)) => return Ok(live),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let mut started = launch(&*self.sandboxes()?, &order, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
-        let done = boot(&mut started, &machine, &agent).and_then(|()| tell(&agent, "begin", &begin));
-        self.adopt(started, agent, done)
+        let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
+        let live = self.adopt(started, agent, done)?;
+        if let Some(template) = template {
+            if let Some(error) = unwarmed {
+                // Where booting fails, too, it is the project's matter and not the template's.
+                tracing::warn!(error = error.chain(), "a template did not work: the machine booted instead");
+                self.templates.refuse(&template);
+            }
+            self.make_template(order.project, handler, template);
+        }
+        Ok(live)
     }
 
     /// Keeps a machine's memory on disk and ends it. After an error it runs on.
@@ -185,7 +204,7 @@ impl Host {
         let machine = record.as_it_was(self.machine(order.project, handler, &disk)?);
         let snapshot = Snapshot::open(&disk.memory()).explain().map_err(|error| error.step("load memory"))?;
         let again = again(&order, order.lease.link)?;
-        let mut started = self.launch(&order, handler, &machine, Begin::Restore(&snapshot))?;
+        let mut started = launch(&*self.sandboxes()?, &order, handler, &machine, Begin::Restore(&snapshot))?;
         let agent = started.agent();
         let loaded = started.control.load(&machine, &snapshot).explain().map_err(|error| error.step("load memory"));
         let done = loaded.and_then(|()| {
@@ -193,14 +212,14 @@ impl Host {
             disk.forget_memory().explain()?;
             started.control.resume().explain()?;
             runtime().block_on(agent.booted(DISK))?;
-            tell(&agent, "again", &again)?;
+            self.tell(&agent, "again", &again)?;
             // They may have been changed while it slept.
             tell_limits(&agent, &inner(&order.project.spec.limits))
         });
         self.adopt(started, agent, done)
     }
 
-    fn adopt(&self, started: Started, agent: Arc<Agent>, done: Result<(), Error>) -> Result<Live, Error> {
+    pub(super) fn adopt(&self, started: Started, agent: Arc<Agent>, done: Result<(), Error>) -> Result<Live, Error> {
         let Started { guest, console, errors, control } = started;
         drop(control);
         match done {
@@ -243,71 +262,91 @@ impl Host {
         })
     }
 
-    fn launch(
-        &self,
-        order: &Order<'_>,
-        handler: Handler,
-        machine: &Machine,
-        begin: Begin<'_>,
-    ) -> Result<Started, Error> {
-        let vmm = Vmm::find(handler).explain()?;
-        let sandboxes = self.sandboxes()?;
-        let jail = sandboxes.new_jail(order.id).explain()?;
-        let place = Place { host: jail.directory().to_owned(), own: jail.own() };
-        let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("prepare the machine");
-        let mut writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
-        writable.try_for_each(|drive| jail.give(&drive.file)).map_err(doing)?;
-        let launch = vmm.launch(machine, begin);
-        let channel = UnixListener::bind(place.channel()).map_err(doing)?;
-        let orders = UnixListener::bind(place.control()).map_err(doing)?;
-        let (console, theirs) = UnixStream::pair().map_err(doing)?;
-        let (errors, said) = std::io::pipe().map_err(doing)?;
-        rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
-        let fds: Vec<BorrowedFd<'_>> = launch
-            .descriptors
-            .iter()
-            .map(|descriptor| match descriptor {
-                Descriptor::Channel => Ok(channel.as_fd()),
-                Descriptor::Control => Ok(orders.as_fd()),
-                Descriptor::Console | Descriptor::Output => Ok(theirs.as_fd()),
-                Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
+    /// Tells a guest what it is, and makes sure that no other has its random numbers.
+    pub(super) fn tell<T: Serialize>(&self, agent: &Arc<Agent>, what: &str, order: &T) -> Result<(), Error> {
+        let json = serde_json::to_vec(order).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+        let answer = runtime().block_on(agent.post(&format!("/garth/guest/{what}"), json, DISK))?;
+        let begun: GuestBegun =
+            serde_json::from_slice(&answer).map_err(|error| Error::because(ErrorKind::Guest, error))?;
+        tracing::debug!(kernel = begun.kernel, what, "the guest has its orders");
+        self.templates.check_random(begun.random)
+    }
+}
+
+/// Starts the program; the machine in it waits.
+pub(super) fn launch(
+    sandboxes: &Sandboxes,
+    order: &Order<'_>,
+    handler: Handler,
+    machine: &Machine,
+    begin: Begin<'_>,
+) -> Result<Started, Error> {
+    let vmm = Vmm::find(handler).explain()?;
+    let jail = sandboxes.new_jail(order.id).explain()?;
+    let place = Place { host: jail.directory().to_owned(), own: jail.own() };
+    let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("prepare the machine");
+    let mut writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
+    writable.try_for_each(|drive| jail.give(&drive.file)).map_err(doing)?;
+    let launch = vmm.launch(machine, begin);
+    let channel = UnixListener::bind(place.channel()).map_err(doing)?;
+    let orders = UnixListener::bind(place.control()).map_err(doing)?;
+    let (console, theirs) = UnixStream::pair().map_err(doing)?;
+    let (errors, said) = std::io::pipe().map_err(doing)?;
+    rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
+    let fds: Vec<BorrowedFd<'_>> = launch
+        .descriptors
+        .iter()
+        .map(|descriptor| match descriptor {
+            Descriptor::Channel => Ok(channel.as_fd()),
+            Descriptor::Control => Ok(orders.as_fd()),
+            Descriptor::Console | Descriptor::Output => Ok(theirs.as_fd()),
+            Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
+        })
+        .collect::<Result<_, ErrorKind>>()?;
+    let translated = machine.accelerator == Accelerator::Tcg;
+    let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
+    let sandbox = jail.start(&plan, &fds, said.into()).explain()?;
+    let record = MachineRecord {
+        sandbox: sandbox.record(),
+        handler,
+        memory: machine.memory,
+        vcpus: machine.vcpus,
+        mac: machine.nic.map(|nic| nic.mac),
+        translated,
+    };
+    let errors = File::from(OwnedFd::from(errors));
+    match vmm.control(&place).explain() {
+        Ok(control) => Ok(Started { guest: Guest { sandbox, record, vmm, place }, control, console, errors }),
+        Err(error) => {
+            let last = last_words(&console, errors);
+            sandbox.destroy().explain()?;
+            let error = error.step("start the machine");
+            Err(match last {
+                Some(last) => error.hint(last),
+                None => error,
             })
-            .collect::<Result<_, ErrorKind>>()?;
-        let translated = machine.accelerator == Accelerator::Tcg;
-        let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
-        let sandbox = jail.start(&plan, &fds, said.into()).explain()?;
-        let record = MachineRecord {
-            sandbox: sandbox.record(),
-            handler,
-            memory: machine.memory,
-            vcpus: machine.vcpus,
-            mac: machine.nic.map(|nic| nic.mac),
-            translated,
-        };
-        let errors = File::from(OwnedFd::from(errors));
-        match vmm.control(&place).explain() {
-            Ok(control) => Ok(Started { guest: Guest { sandbox, record, vmm, place }, control, console, errors }),
-            Err(error) => {
-                let last = last_words(&console, errors);
-                sandbox.destroy().explain()?;
-                let error = error.step("start the machine");
-                Err(match last {
-                    Some(last) => error.hint(last),
-                    None => error,
-                })
-            }
         }
     }
 }
 
 impl Started {
-    fn agent(&self) -> Arc<Agent> {
+    pub(super) fn agent(&self) -> Arc<Agent> {
         Arc::new(Agent::behind(Door::Channel(Channel::new(self.guest.channel()))))
     }
 }
 
 /// Waits for the guest's agent, or for the end of the machine.
 fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
+    boot_unless(started, machine, agent, std::future::pending())
+}
+
+/// The same, and no longer than until something else happens.
+pub(super) fn boot_unless(
+    started: &mut Started,
+    machine: &Machine,
+    agent: &Agent,
+    cancelled: impl Future<Output = ()>,
+) -> Result<(), Error> {
     started.control.start(machine).explain()?;
     let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("watch");
     let pidfd = started.guest.sandbox.pidfd().try_clone_to_owned().map_err(doing)?;
@@ -315,22 +354,15 @@ fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), E
         let ended = super::sandbox::watch(pidfd).map_err(doing)?;
         tokio::select! {
             booted = agent.booted(BOOT) => booted.map_err(|error| error.step("boot the guest")),
+            () = cancelled => Err(ErrorKind::Closing.into()),
             _ = ended.readable() => Err(Error::from(ErrorKind::Machine).step("boot the guest")),
         }
     })
 }
 
 /// Everything here runs on threads that may block.
-fn runtime() -> tokio::runtime::Handle {
+pub(super) fn runtime() -> tokio::runtime::Handle {
     tokio::runtime::Handle::current()
-}
-
-fn tell<T: Serialize>(agent: &Arc<Agent>, what: &str, order: &T) -> Result<(), Error> {
-    let json = serde_json::to_vec(order).map_err(|error| Error::because(ErrorKind::Guest, error))?;
-    let answer = runtime().block_on(agent.post(&format!("/garth/guest/{what}"), json, DISK))?;
-    let begun: GuestBegun = serde_json::from_slice(&answer).map_err(|error| Error::because(ErrorKind::Guest, error))?;
-    tracing::debug!(kernel = begun.kernel, what, "the guest has its orders");
-    Ok(())
 }
 
 fn tell_limits(agent: &Arc<Agent>, limits: &GuestLimits) -> Result<(), Error> {
@@ -375,7 +407,7 @@ fn access(access: garth_vm::Access) -> Access {
     }
 }
 
-fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
+pub(super) fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
     let usr = machine.drives.iter().find(|drive| drive.serial == USR)?;
     Some(BlockDisk { serial: usr.serial.clone(), filesystem: GuestFilesystem::Erofs })
 }

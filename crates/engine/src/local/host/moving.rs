@@ -111,12 +111,12 @@ impl Host {
     }
 }
 
-fn new_id() -> SandboxId {
+pub(super) fn new_id() -> SandboxId {
     SandboxId::from_bits(random_bits())
 }
 
 /// The project without anything that would run, reach or hide something.
-fn quiet(project: &Project) -> Project {
+pub(super) fn quiet(project: &Project) -> Project {
     let limits = Limits { memory: project.spec.limits.memory.max(Limits::default().memory), ..project.spec.limits };
     let spec = ProjectSpec { limits, network: Network::None, ..ProjectSpec::default() };
     Project { spec, sandbox: None, ..project.clone() }
