@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use garth_runtime::jail::{Access, JailPlan, Shown};
+use garth_runtime::jail::{Access, Given, JailPlan, Shown};
 use garth_spec::{
     ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestNetwork, Handler, Hex,
     Limits, MacAddress, Prefixed,
@@ -26,7 +26,7 @@ use super::{Host, order};
 use crate::agent::{Agent, Channel, Door};
 use crate::doctor::microvm;
 use crate::error::{Error, ErrorKind};
-use crate::local::{Live, Order, SandboxRecord};
+use crate::local::{Lease, Live, Order, SandboxRecord};
 use crate::project::Project;
 
 /// Below this no distribution's kernel gets to its first program.
@@ -128,7 +128,7 @@ impl Host {
         let usr_alone_at = usr_alone_at.map(str::to_owned);
         let begin = GuestBegin { usr_alone_at, ..begin(&order, usr_disk(&machine), order.lease.link)? };
         disk.forget_memory().explain()?;
-        let mut started = self.launch(&order, handler, &machine, Begin::Boot)?;
+        let mut started = self.launch(order, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
         let done = boot(&mut started, &machine, &agent).and_then(|()| tell(&agent, "begin", &begin));
         self.adopt(started, agent, done)
@@ -175,7 +175,7 @@ impl Host {
         let machine = record.as_it_was(self.machine(order.project, handler, &disk)?);
         let snapshot = Snapshot::open(&disk.memory()).explain().map_err(|error| error.step("load memory"))?;
         let again = again(&order, order.lease.link)?;
-        let mut started = self.launch(&order, handler, &machine, Begin::Restore(&snapshot))?;
+        let mut started = self.launch(order, handler, &machine, Begin::Restore(&snapshot))?;
         let agent = started.agent();
         let loaded = started.control.load(&machine, &snapshot).explain().map_err(|error| error.step("load memory"));
         let done = loaded.and_then(|()| {
@@ -233,7 +233,7 @@ impl Host {
 
     fn launch(
         &self,
-        order: &Order<'_>,
+        order: Order<'_>,
         handler: Handler,
         machine: &Machine,
         begin: Begin<'_>,
@@ -251,19 +251,30 @@ impl Host {
         let (console, theirs) = UnixStream::pair().map_err(doing)?;
         let (errors, said) = std::io::pipe().map_err(doing)?;
         rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
-        let fds: Vec<BorrowedFd<'_>> = launch
+        let Lease { mut tap, netns, .. } = order.lease;
+        if launch.tap.is_some() {
+            let tap = tap.take().ok_or(ErrorKind::Network)?;
+            garth_network::Lease::give_tap(tap, jail.user()).explain()?;
+        }
+        let fds = launch
             .descriptors
             .iter()
-            .map(|descriptor| match descriptor {
-                Descriptor::Channel => Ok(channel.as_fd()),
-                Descriptor::Control => Ok(orders.as_fd()),
-                Descriptor::Console | Descriptor::Output => Ok(theirs.as_fd()),
-                Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
+            .filter_map(|descriptor| match descriptor {
+                Descriptor::Channel => Some(Ok(channel.as_fd())),
+                Descriptor::Control => Some(Ok(orders.as_fd())),
+                Descriptor::Console => Some(Ok(theirs.as_fd())),
+                Descriptor::Tap => Some(tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network)),
+                Descriptor::Output => None,
             })
-            .collect::<Result<_, ErrorKind>>()?;
+            .collect::<Result<Vec<BorrowedFd<'_>>, ErrorKind>>()?;
+        let prints = launch.descriptors.contains(&Descriptor::Output);
+        let output = prints.then(|| theirs.try_clone()).transpose().map_err(doing)?.map(OwnedFd::from);
+        // Who opens its tap by name has to be where it is, and who is given it need not.
+        let netns = netns.as_ref().filter(|_| launch.tap.is_some()).map(OwnedFd::as_fd);
+        let given = Given { fds: &fds, netns, output, errors: said.into() };
         let translated = machine.accelerator == Accelerator::Tcg;
         let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
-        let sandbox = jail.start(&plan, &fds, said.into()).explain()?;
+        let sandbox = jail.start(&plan, given).explain()?;
         let record = MachineRecord {
             sandbox: sandbox.record(),
             handler,
