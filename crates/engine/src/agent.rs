@@ -83,7 +83,7 @@ impl Agent {
     pub(crate) async fn booted(&self, within: Duration) -> Result<(), Error> {
         match &self.door {
             Door::Socket(_) => Ok(()),
-            Door::Channel(channel) => channel.open_within(within).await.map(drop),
+            Door::Channel(channel) => channel.open_booted(within).await.map(drop),
         }
     }
 

@@ -49,6 +49,17 @@ impl Lease {
             .map_err(|error| crate::Error::kernel("cannot make a tap for a virtual machine", error))
     }
 
+    /// Hands the tap to a user whose program opens it by its name, `tap0`, in the lease's namespace, and closes it here. It
+    /// goes with the namespace.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotPermitted`]; [`crate::ErrorKind::Kernel`].
+    pub fn give_tap(tap: OwnedFd, user: u32) -> Result<(), crate::Error> {
+        use std::os::fd::AsFd as _;
+        garth_kernel::tap::give(tap.as_fd(), user)
+            .map_err(|error| crate::Error::kernel("cannot give a tap to a virtual machine's program", error))
+    }
+
     /// What to store, so that a later daemon can [`crate::Network::recover`] the lease.
     pub fn record(&self) -> LeaseRecord {
         self.record.clone()

@@ -346,11 +346,12 @@ pub(crate) fn how_shown(level: Level) -> MountFlags {
 
 /// What a sandbox may do with devices, whatever nodes it finds: those of its /dev, and terminals (136).
 ///
-/// FUSE (10:229) and TUN (10:200) are among them although only sandboxes of mapped users have the nodes: the list is a
-/// second wall behind that nobody can make nodes, and one for both.
-const DEVICES: [Device; 10] = [
+/// FUSE (10:229) and TUN (10:200) are among them although only sandboxes of mapped users have the nodes, and KVM (10:232)
+/// although only hypervisors have: the list is a second wall behind that nobody can make nodes, and one for all.
+const DEVICES: [Device; 11] = [
     device(10, Some(200)),
     device(10, Some(229)),
+    device(10, Some(232)),
     device(1, Some(3)),
     device(1, Some(5)),
     device(1, Some(7)),

@@ -70,14 +70,37 @@ pub enum Access {
     Run,
     /// To be read and written.
     Write,
-    /// A device node, to be opened.
+    /// A device of the host. The program gets a node of its own, which it may open whatever the host's own says.
     Device,
+}
+
+/// What a program is given open.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// With numbers for its arguments, in this order.
+    pub fds: &'a [BorrowedFd<'a>],
+    /// The network namespace that it is in; without, one with nothing in it.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// Its standard output; without, nobody reads it.
+    pub output: Option<OwnedFd>,
+    /// Its standard error.
+    pub errors: OwnedFd,
+}
+
+/// The network namespace of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Network {
+    /// One of its own with nothing in it.
+    Nothing,
+    /// That comes along, as the second descriptor.
+    Joined,
 }
 
 /// From the daemon to the process that makes the jail.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     plan: JailPlan,
+    network: Network,
     /// The user and group that the program is.
     user: u32,
     /// Directories whose `cgroup.procs` it enters.
@@ -149,20 +172,25 @@ impl Jail {
 
     /// Makes a file or directory the program's.
     pub fn give(&self, path: &Path) -> std::io::Result<()> {
-        let user = self.user.first.get();
+        let user = self.user();
         std::os::unix::fs::lchown(path, Some(user), Some(user))
     }
 
-    /// Starts the program, with these descriptors, and `errors` as its standard error. Returns when it runs, or says
-    /// which step failed.
-    pub fn start(mut self, plan: &JailPlan, fds: &[BorrowedFd<'_>], errors: OwnedFd) -> Result<Sandbox> {
+    /// Who the program is: a user that no other sandbox has.
+    pub fn user(&self) -> u32 {
+        self.user.first.get()
+    }
+
+    /// Starts the program. Returns when it runs, or says which step failed.
+    pub fn start(mut self, plan: &JailPlan, given: Given<'_>) -> Result<Sandbox> {
         plan.limits.check().map_err(crate::InvalidPlan::from).doing(|| "carry out the plan".to_owned())?;
         let shared = Arc::clone(&self.shared);
         let limits = plan.limits;
         shared.cgroups.create(&self.slot, &limits).doing(|| format!("make the cgroups of slot {}", self.slot))?;
-        let order =
-            Order { plan: plan.clone(), user: self.user.first.get(), cgroups: shared.cgroups.directories(&self.slot) };
-        let outside = Outside { user: &self.user, fds, errors, directory: &self.directory };
+        let network = given.netns.map_or(Network::Nothing, |_| Network::Joined);
+        let cgroups = shared.cgroups.directories(&self.slot);
+        let order = Order { plan: plan.clone(), network, user: self.user(), cgroups };
+        let outside = Outside { user: &self.user, given, directory: &self.directory };
         let init = spawn(&shared.agent, &order, outside).doing(|| format!("start {} in its jail", plan.program))?;
         self.started = true;
         shared.adopt(self.id, &self.slot);
@@ -188,26 +216,27 @@ impl Drop for Jail {
 /// What a program gets from outside its jail, and where that is kept.
 struct Outside<'a> {
     user: &'a Claim,
-    fds: &'a [BorrowedFd<'a>],
-    errors: OwnedFd,
+    given: Given<'a>,
     directory: &'a Path,
 }
 
 fn spawn(agent: &AgentBinary, order: &Order, outside: Outside<'_>) -> std::result::Result<Init, ErrorKind> {
     let (ours, theirs) = Channel::pair()?;
     ours.set_patience(PATIENCE)?;
+    let Given { fds, netns, output, errors } = outside.given;
     let mut maker = Command::new(format!("/proc/self/fd/{}", agent.0.as_raw_fd()))
         .arg0("garth-agent")
         .arg("jail")
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(outside.errors))
+        .stdout(output.map_or_else(Stdio::null, Stdio::from))
+        .stderr(Stdio::from(errors))
         .spawn()?;
     // The claim on the user goes along, so that it is held as long as the program lives, whatever becomes of us.
     let mut all = vec![outside.user.lock.as_fd()];
-    all.extend_from_slice(outside.fds);
+    all.extend(netns);
+    all.extend_from_slice(fds);
     let child = ours.send(order, &all).map_err(Into::into).and_then(|()| await_program(&ours));
     // It ends by itself once it has cloned, or when the channel closes.
     drop(ours);

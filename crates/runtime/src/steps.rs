@@ -115,6 +115,17 @@ pub enum Step {
         /// How.
         flags: MountFlags,
     },
+    /// Makes a node of a device of the host, which one user alone may open, whoever may open the host's.
+    OwnDevice {
+        /// The host's node.
+        from: PathBuf,
+        /// Where; its directory is there.
+        at: String,
+        /// Who may open it.
+        user: u32,
+        /// How.
+        flags: MountFlags,
+    },
     /// Becomes this user and the group of the same number, without any other; with that, without capabilities.
     BecomeUser(u32),
     /// No program started from here gets more than this process has.
@@ -205,6 +216,7 @@ impl fmt::Display for Step {
             Self::Mount { fs, at, .. } => write!(f, "mount {fs} at {at}"),
             Self::Show { from, at } | Self::Bind { from, at } => write!(f, "show {from} at {at}"),
             Self::Expose { from, at, .. } => write!(f, "show {} at {at}", from.display()),
+            Self::OwnDevice { from, at, .. } => write!(f, "make {} at {at}", from.display()),
             Self::Attach { mount, at } => write!(f, "attach {mount:?} at {at}"),
             Self::MoveToDisk(dir) | Self::CopyToDisk(dir) => write!(f, "mount /{dir}"),
             Self::Volume { at, .. } => write!(f, "mount the volume at {at}"),

@@ -1,7 +1,8 @@
 //! Cloud Hypervisor: orders by its API (cloud-hypervisor.yaml of its sources). It runs guests by KVM alone.
 //!
 //! A guest that reboots, or panics and so reboots, is started again by it from its kernel, and no option of it changes
-//! that: who holds the channel sees another agent and has to end the machine.
+//! that. So its directory is closed to it once the guest runs: to start a guest it makes a socket there, and where it
+//! cannot it ends, as the other programs do.
 
 mod config;
 mod control;

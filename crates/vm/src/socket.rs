@@ -29,25 +29,31 @@ impl Directory {
         &self.0
     }
 
-    /// Makes a directory in it that belongs to whoever it belongs to.
-    pub(crate) fn make(&self, name: &str) -> io::Result<Self> {
-        rustix::fs::mkdirat(&self.0, name, Mode::RWXU)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&self.0, name, flags, Mode::empty())?;
+    /// Makes a directory in it, if there is none, that belongs to whoever it belongs to.
+    pub(crate) fn make(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.0, name, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
         let owner = rustix::fs::fstat(&self.0)?;
         let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
-        rustix::fs::fchown(&made, Some(user), Some(group))?;
-        Ok(Self(made))
+        Ok(rustix::fs::fchown(&self.enter(name)?.0, Some(user), Some(group))?)
+    }
+
+    /// A directory in it.
+    pub(crate) fn enter(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// Whoever it belongs to can make, rename and remove nothing in it from now on.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        Ok(rustix::fs::fchown(&self.0, Some(rustix::process::geteuid()), None)?)
     }
 
     /// Removes a file, if there is one.
     pub(crate) fn remove(&self, name: &str) {
         let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::empty());
-    }
-
-    /// Removes an empty directory, if there is one.
-    pub(crate) fn remove_directory(&self, name: &str) {
-        let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR);
     }
 
     /// Connects to a socket in it. Every wait on the connection is bounded by this patience.

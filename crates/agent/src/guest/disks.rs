@@ -131,16 +131,25 @@ fn bus_name(device: &Path) -> Option<OsString> {
 
 /// The disk with this serial, as a device.
 fn device(serial: &str) -> Result<PathBuf, GuestFailure> {
-    with_serial(Path::new("/sys/block"), serial)
+    let words = std::fs::read_to_string("/proc/cmdline").at(|| "read the kernel's command line".to_owned())?;
+    by_order(&words, serial)
+        .or_else(|| with_serial(Path::new("/sys/block"), serial))
         .map(|name| Path::new("/dev").join(name))
         .ok_or_else(|| GuestFailure::new(Kind::Failed, format!("find the disk {serial}"), "the machine has none such"))
 }
 
-fn with_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {
+/// A machine whose disks cannot have serials tells their order to the kernel (`garth.disks=root,usr`).
+fn by_order(words: &str, serial: &str) -> Option<String> {
+    let order = words.split_whitespace().find_map(|word| word.strip_prefix("garth.disks="))?;
+    let letter = ('a'..='z').zip(order.split(',')).find(|(_, known)| *known == serial)?.0;
+    Some(format!("vd{letter}"))
+}
+
+fn with_serial(blocks: &Path, serial: &str) -> Option<String> {
     let has =
         |block: &Path| std::fs::read_to_string(block.join("serial")).is_ok_and(|found| found.trim_end() == serial);
     let block = std::fs::read_dir(blocks).ok()?.flatten().find(|block| has(&block.path()))?;
-    Some(block.file_name().into())
+    block.file_name().into_string().ok()
 }
 
 /// The host may have made the disk larger since the last mount.
@@ -238,7 +247,16 @@ mod tests {
             std::fs::write(blocks.path().join(disk).join("serial"), serial).expect("serial");
         }
         std::fs::create_dir(blocks.path().join("ram0")).expect("disk");
-        assert_eq!(with_serial(blocks.path(), "project"), Some("vdb".into()));
+        assert_eq!(with_serial(blocks.path(), "project").as_deref(), Some("vdb"));
         assert_eq!(with_serial(blocks.path(), "proj"), None);
+    }
+
+    #[test]
+    fn a_disk_without_a_serial_is_found_by_its_place_in_the_order() {
+        let words = "console=ttyS0 quiet garth.disks=root,usr panic=-1\n";
+        assert_eq!(by_order(words, "root").as_deref(), Some("vda"));
+        assert_eq!(by_order(words, "usr").as_deref(), Some("vdb"));
+        assert_eq!(by_order(words, "us"), None);
+        assert_eq!(by_order("console=ttyS0", "root"), None);
     }
 }

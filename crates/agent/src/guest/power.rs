@@ -11,6 +11,7 @@ pub(super) fn end(power: GuestPower) -> std::io::Error {
     // The next mount has nothing to recover then. It fails while a file is open for writing: sync was enough for data.
     let _ = rustix::mount::mount_remount("/", MountFlags::RDONLY, c"");
     let command = match power {
+        GuestPower::Off if !has_power_off() => RebootCommand::Restart,
         GuestPower::Off => RebootCommand::PowerOff,
         GuestPower::Reboot => RebootCommand::Restart,
     };
@@ -18,6 +19,13 @@ pub(super) fn end(power: GuestPower) -> std::io::Error {
         Ok(()) => std::io::ErrorKind::Other.into(),
         Err(error) => error.into(),
     }
+}
+
+/// A machine that can only be restarted, which its VMM takes for its end, says so on the kernel's command line: told to go
+/// off it would stand still for ever.
+fn has_power_off() -> bool {
+    let words = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    !words.split_whitespace().any(|word| word == "garth.off=restart")
 }
 
 /// Where nothing else is left to do. A machine without a way to go off restarts, which a VMM takes for its end, and one

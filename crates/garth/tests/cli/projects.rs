@@ -237,7 +237,7 @@ For more information, try '--help'.
 exit 8
 --- stdout
 --- stderr
-garth: the runtime microvm/firecracker is not available here: [..]this version of garth drives it in tests alone
+garth: the runtime microvm/firecracker is not available here: firecracker is not installed[..]
   hint: `garth doctor` says what each runtime needs
 
 "#]]

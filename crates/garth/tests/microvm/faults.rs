@@ -19,7 +19,10 @@ fn a_killed_machine_is_a_stopped_project_that_starts_again_with_its_files() {
 #[test]
 fn a_guest_that_panics_or_goes_off_ends_its_sandbox_alone() {
     let Some(yard) = project("a_guest_that_panics_or_goes_off_ends_its_sandbox_alone", "m") else { return };
-    for end in ["echo c > /proc/sysrq-trigger", "echo o > /proc/sysrq-trigger", "echo b > /proc/sysrq-trigger"] {
+    let mut ends = vec!["echo c > /proc/sysrq-trigger", "echo b > /proc/sysrq-trigger"];
+    // Firecracker's machine has no way to go off: it stands still until it is stopped.
+    ends.extend((crate::handler() != "microvm/firecracker").then_some("echo o > /proc/sysrq-trigger"));
+    for end in ends {
         yard.sh("m", "echo kept > /root/f; sync");
         yard.garth(&["exec", "m", "--", "sh", "-c", end]);
         eventually("the daemon notices", || state(&yard, "m") == "stopped");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{create, pid, project};
+use crate::{create, create_with, pid, project};
 
 #[test]
 fn a_guest_has_a_kernel_of_its_own_and_files_that_stay() {
@@ -14,7 +14,7 @@ fn a_guest_has_a_kernel_of_its_own_and_files_that_stay() {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("id").trim()
     );
     let inspected = yard.json(&["inspect", "m"]);
-    assert_eq!(inspected["runtime"]["handler"], "microvm/qemu", "{inspected}");
+    assert_eq!(inspected["runtime"]["handler"], crate::handler(), "{inspected}");
     let accelerator = inspected["runtime"]["accelerator"].as_str().expect("an accelerator").to_owned();
     let told = yard.ok(&["inspect", "m"]);
     assert_eq!(told.contains("translated"), accelerator == "tcg", "{told}");
@@ -66,9 +66,8 @@ fn the_program_that_runs_a_guest_is_nobody_with_nothing() {
         .filter_map(|line| line.split(' ').nth(1))
         .collect();
     let mut expected = ["/dev/null", "/dev/urandom", "/disks/root", "/own"].to_vec();
-    if mounts.contains(" /dev/kvm ") {
-        expected.push("/dev/kvm");
-    }
+    let devices = ["/dev/kvm", "/dev/net/tun"];
+    expected.extend(devices.iter().filter(|device| mounts.contains(&format!(" {device} "))));
     for place in &writable {
         assert!(expected.contains(place), "{place} can be written: {mounts}");
     }
@@ -119,4 +118,14 @@ fn a_guest_that_is_too_small_is_refused_before_anything_starts() {
     assert!(refused.code != 0 && refused.stderr.contains("128 MiB"), "{refused:?}");
     yard.ok(&["set", "m", "--memory", "128MiB"]);
     assert_eq!(yard.ok(&["exec", "m", "--", "echo", "up"]), "up");
+}
+
+#[test]
+fn every_check_of_the_level_passes() {
+    let Some(yard) = project("every_check_of_the_level_passes", "unused") else { return };
+    create_with(&yard, "m", "internet");
+    create_with(&yard, "n", "internet");
+    yard.ok(&["start", "n"]);
+    let outcome = yard.json(&["verify", "m"]);
+    assert_eq!((&outcome["handler"], &outcome["passed"]), (&crate::handler().into(), &true.into()), "{outcome}");
 }

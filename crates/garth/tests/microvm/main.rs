@@ -1,5 +1,6 @@
 //! Sandboxes with a kernel of their own, as users see them: real guests, in QEMU, without KVM where there is none that
-//! works. Needs root. The first run on a machine fetches a kernel and makes a file of /usr, which takes minutes.
+//! works; in another program where `GARTH_TEST_HANDLER` names its handler, as the lab does. Needs root. The first run on
+//! a machine fetches a kernel and makes a file of /usr, which takes minutes.
 
 #[path = "../support/yard.rs"]
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
@@ -8,27 +9,39 @@ mod yard;
 mod faults;
 mod machine;
 mod moving;
+mod network;
 mod pausing;
 mod restrictions;
 mod warm;
 
 use yard::Yard;
 
+const QEMU: &str = "microvm/qemu";
+
+/// What the projects are run by.
+fn handler() -> String {
+    std::env::var("GARTH_TEST_HANDLER").unwrap_or_else(|_| QEMU.to_owned())
+}
+
 /// A yard with a project of this name that has a kernel of its own; `None`, said loudly, where QEMU is missing.
 fn project(test: &str, name: &str) -> Option<Yard> {
     let yard = Yard::new();
-    let doctor = yard.ok(&["doctor"]);
-    if !doctor.contains("vmm: QEMU") {
+    let (doctor, handler) = (yard.ok(&["doctor"]), handler());
+    if handler == QEMU && !doctor.contains("vmm: QEMU") {
         eprintln!("SKIP {test}: QEMU");
         return None;
     }
-    assert!(doctor.contains("runtime microvm/qemu: works"), "{doctor}");
+    assert!(doctor.contains(&format!("runtime {handler}: works")), "{doctor}");
     create(&yard, name);
     Some(yard)
 }
 
 fn create(yard: &Yard, name: &str) {
-    yard.ok(&["create", name, "--runtime", "microvm/qemu", "--memory", "256MiB", "--network", "none"]);
+    create_with(yard, name, "none");
+}
+
+fn create_with(yard: &Yard, name: &str, network: &str) {
+    yard.ok(&["create", name, "--runtime", &handler(), "--memory", "256MiB", "--network", network]);
 }
 
 /// The program that runs a project's guest, as the host numbers it.

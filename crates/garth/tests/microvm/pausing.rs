@@ -44,15 +44,26 @@ fn random_numbers_after_a_pause_are_not_those_that_were_due() {
 }
 
 #[test]
-fn memory_that_was_changed_is_refused_and_the_project_starts_again() {
-    let Some(yard) = project("memory_that_was_changed_is_refused", "m") else { return };
+fn memory_that_was_changed_or_is_another_versions_is_refused_and_the_project_starts_again() {
+    let Some(yard) = project("memory_that_was_changed_or_is_another_versions_is_refused", "m") else { return };
     yard.sh("m", "echo kept > /root/f");
     yard.ok(&["pause", "m"]);
     let guests = yard.data_dir().join("pool/guests");
     let guest = std::fs::read_dir(guests).expect("guests").flatten().next().expect("one").path();
-    let state_file = guest.join("memory/state");
-    let length = std::fs::metadata(&state_file).expect("memory").len();
-    std::fs::OpenOptions::new().write(true).open(&state_file).expect("memory").set_len(length / 2).expect("cut");
+    let manifest = guest.join("memory/manifest.json");
+    let text = std::fs::read_to_string(&manifest).expect("manifest");
+    let mut other: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    other["vmm"] = "Another VMM 0.1".into();
+    std::fs::write(&manifest, other.to_string()).expect("manifest");
+    let refused = yard.garth(&["resume", "m"]);
+    assert!(refused.code != 0 && refused.stderr.contains("was written by Another VMM 0.1, and "), "{refused:?}");
+    assert_eq!(state(&yard, "m"), "paused");
+    std::fs::write(&manifest, text).expect("manifest");
+    let files = std::fs::read_dir(guest.join("memory")).expect("memory").flatten();
+    let length = |file: &std::fs::DirEntry| file.metadata().expect("memory").len();
+    let largest = files.max_by_key(length).expect("a file");
+    let cut = std::fs::OpenOptions::new().write(true).open(largest.path()).expect("memory");
+    cut.set_len(length(&largest) / 2).expect("cut");
     let refused = yard.garth(&["resume", "m"]);
     assert!(refused.code != 0 && refused.stderr.contains("damaged"), "{refused:?}");
     assert_eq!(state(&yard, "m"), "paused");

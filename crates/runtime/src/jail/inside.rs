@@ -6,7 +6,7 @@ use garth_kernel::namespace::{self, Fork, Namespaces, SingleThreaded};
 use garth_kernel::{descriptors, signal};
 
 use super::steps::jail_steps;
-use super::{JailPlan, Order, Told};
+use super::{JailPlan, Network, Order, Told};
 use crate::Policy;
 use crate::channel::Channel;
 use crate::handshake::Failure;
@@ -52,9 +52,13 @@ fn clone(order: &Order, channel: &Channel) -> Result<Made, Failure> {
 }
 
 /// Returns on failure only.
-fn become_program(order: &Order, fds: Vec<OwnedFd>, channel: &Channel) -> Failure {
-    let steps = jail_steps(&order.plan, order.user);
-    if let Err(failure) = apply(&steps, &Policy::jail(), &mut Fds::default()) {
+fn become_program(order: &Order, mut fds: Vec<OwnedFd>, channel: &Channel) -> Failure {
+    let netns = match order.network {
+        Network::Joined if fds.len() > 1 => Some(fds.remove(1)),
+        _ => None,
+    };
+    let steps = jail_steps(&order.plan, order.user, order.network);
+    if let Err(failure) = apply(&steps, &Policy::jail(), &mut Fds { netns, ..Fds::default() }) {
         return failure;
     }
     if let Err(failure) = pass(&fds, channel) {

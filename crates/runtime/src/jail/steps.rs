@@ -3,18 +3,22 @@ use std::path::Path;
 
 use rustix::mount::MountFlags;
 
-use super::{Access, JailPlan};
+use super::{Access, JailPlan, Network};
 use crate::steps::{INERT, Step};
 
 /// Above everything of the host: what fills memory is the guest's doing.
 const OOM_SCORE_ADJ: i32 = 200;
 
 /// From the new process in its new namespaces to the program.
-pub(super) fn jail_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
+pub(super) fn jail_steps(plan: &JailPlan, user: u32, network: Network) -> Vec<Step> {
     let oom = Step::Write { at: "/proc/self/oom_score_adj", text: OOM_SCORE_ADJ.to_string() };
     let mount = |at: &str| Step::Mount { fs: "tmpfs", at: at.to_owned(), flags: INERT, options: "mode=755,size=1m" };
     // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
-    let mut steps = vec![Step::CoreLimit(1), oom, Step::OwnNetwork, Step::HideCgroups, Step::LeaveHostMounts];
+    let network = match network {
+        Network::Nothing => Step::OwnNetwork,
+        Network::Joined => Step::JoinNetwork,
+    };
+    let mut steps = vec![Step::CoreLimit(1), oom, network, Step::HideCgroups, Step::LeaveHostMounts];
     // The root goes on /proc: a directory that every host has and that nothing here needs any more.
     steps.extend([mount("/proc"), Step::Enter("/proc")]);
     for shown in &plan.shown {
@@ -23,7 +27,11 @@ pub(super) fn jail_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
         let mut parents: Vec<_> = parents.map(|path| Step::Directory(path.display().to_string())).collect();
         parents.reverse();
         steps.extend(parents);
-        steps.push(Step::Expose { from: shown.from.clone(), at, flags: flags(shown.access) });
+        let (from, flags) = (shown.from.clone(), flags(shown.access));
+        steps.push(match shown.access {
+            Access::Device => Step::OwnDevice { from, at, user, flags },
+            _ => Step::Expose { from, at, flags },
+        });
     }
     steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
     steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges]);
@@ -59,7 +67,7 @@ mod tests {
             shown: vec![shown],
             limits: Limits::default(),
         };
-        let steps = jail_steps(&plan, 7);
+        let steps = jail_steps(&plan, 7, Network::Nothing);
         let at = |wanted: &Step| steps.iter().position(|step| step == wanted).expect("a step");
         let expose = Step::Expose {
             from: "/usr/lib/x.so".into(),

@@ -84,6 +84,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         }
         Step::OwnNetwork => netns::unshare(),
         Step::Expose { from, at, flags } => expose(from, at, *flags),
+        Step::OwnDevice { from, at, user, flags } => own_device(from, at, *user, *flags),
         Step::BecomeUser(user) => become_user(*user),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::WaitForChildren => signal::children(signal::ChildEnds::WaitedFor),
@@ -164,6 +165,19 @@ fn expose(from: &Path, at: &str, flags: MountFlags) -> io::Result<()> {
         rustix::fs::open(at, place, Mode::from_raw_mode(0o644))?;
     }
     rustix::mount::mount_bind(from, at)?;
+    Ok(rustix::mount::mount_remount(at, flags | MountFlags::BIND, c"")?)
+}
+
+/// A node on a mount without devices can be made and not opened, so a mount of its own goes over it.
+fn own_device(from: &Path, at: &str, user: u32, flags: MountFlags) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let node = std::fs::metadata(from)?;
+    if !node.file_type().is_char_device() {
+        return Err(Errno::NOTTY.into());
+    }
+    unless_exists(rustix::fs::mknodat(CWD, at, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, node.rdev()))?;
+    give(at, user)?;
+    rustix::mount::mount_bind(at, at)?;
     Ok(rustix::mount::mount_remount(at, flags | MountFlags::BIND, c"")?)
 }
 

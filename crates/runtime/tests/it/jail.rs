@@ -2,7 +2,8 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use garth_runtime::jail::{Access, JailPlan, Shown};
+use garth_kernel::{netns, tap};
+use garth_runtime::jail::{Access, Given, JailPlan, Shown};
 use garth_runtime::{ErrorKind, Sandbox};
 use garth_spec::{ByteSize, Limits};
 
@@ -57,7 +58,8 @@ fn start(yard: &Yard, mut plan: JailPlan) -> Result<(Sandbox, String), garth_run
     plan.shown.push(Shown { from: jail.own(), at: "/own".into(), access: Access::Write });
     let (mut reader, writer) = std::io::pipe().expect("pipe");
     let errors = std::fs::File::options().write(true).open("/dev/null").expect("null");
-    let sandbox = jail.start(&plan, &[writer.as_fd()], errors.into())?;
+    let given = Given { fds: &[writer.as_fd()], netns: None, output: None, errors: errors.into() };
+    let sandbox = jail.start(&plan, given)?;
     drop(writer);
     let mut said = String::new();
     reader.read_to_string(&mut said).expect("read");
@@ -85,6 +87,44 @@ fn a_jailed_program_sees_and_reaches_nothing_but_its_own() {
         assert!(found[denied].is_number(), "{denied}: {found}");
     }
     assert_eq!(found["own"], true, "{found}");
+    sandbox.destroy().expect("destroy");
+}
+
+/// Opens a tap by name, and says on its output whether that worked.
+const ATTACH: &str = r#"
+import errno, fcntl, os, socket, struct
+def attaches(name):
+    tun = os.open("/dev/net/tun", os.O_RDWR)
+    try: return fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", name, 0x5002)) and "yes"
+    except OSError as error: return errno.errorcode[error.errno]
+links = sorted(name for _, name in socket.if_nameindex())
+print(attaches(b"tap0"), attaches(b"tap1"), *links, oct(os.stat("/dev/net/tun").st_mode), flush=True)
+import signal; os.close(1); signal.pause()
+"#;
+
+#[test]
+fn a_jailed_program_joins_a_network_where_one_tap_is_its_own() {
+    let yard = yard!();
+    let netns = netns::with_loopback(|| Ok(())).expect("netns");
+    let jail = yard.sandboxes().new_jail(fresh_id()).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let user = jail.user();
+    std::thread::scope(|scope| {
+        let make = || {
+            netns::enter(netns.as_fd()).expect("enter");
+            let taps = ["tap0", "tap1"].map(|name| tap::make(name).expect("tap"));
+            taps.iter().zip([user, user + 1]).for_each(|(tap, user)| tap::give(tap.as_fd(), user).expect("give"));
+        };
+        scope.spawn(make).join().expect("taps");
+    });
+    let mut plan = plan(&["-c", ATTACH]);
+    plan.shown.push(shown("/dev/net/tun", Access::Device));
+    let (mut reader, output) = std::io::pipe().expect("pipe");
+    let errors = output.try_clone().expect("pipe").into();
+    let given = Given { fds: &[], netns: Some(netns.as_fd()), output: Some(output.into()), errors };
+    let sandbox = jail.start(&plan, given).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&mut reader), &mut said).expect("read");
+    assert_eq!(said.trim(), "yes EPERM lo tap0 tap1 0o20600");
     sandbox.destroy().expect("destroy");
 }
 

@@ -43,7 +43,14 @@ impl Control {
 
     pub(crate) fn start(&mut self, machine: &Machine) -> Result<(), Error> {
         self.order(&Request::put("/api/v1/vm.create", config::of(machine)))?;
-        self.order(&Request::put_nothing("/api/v1/vm.boot"))
+        self.order(&Request::put_nothing("/api/v1/vm.boot"))?;
+        self.close()
+    }
+
+    /// What it saves has its place in there already: nothing else that it needs is made later.
+    fn close(&self) -> Result<(), Error> {
+        self.own.make(SAVED).map_err(Error::io("make a directory for the machine's memory"))?;
+        self.own.close().map_err(Error::io("close the machine's directory"))
     }
 
     pub(crate) fn pause(&mut self) -> Result<(), Error> {
@@ -55,13 +62,12 @@ impl Control {
     }
 
     pub(crate) fn save(&mut self, machine: &Machine, into: &Path) -> Result<(), Error> {
-        let saved = self.own.make(SAVED).map_err(Error::io("make a directory for the machine's memory"))?;
+        let saved = self.own.enter(SAVED).map_err(Error::io("open the directory for the machine's memory"))?;
         let request = json!({ "destination_url": format!("file://{}/{SAVED}", inside::OWN) });
         let ordered = self.api.order(&Request::put("/api/v1/vm.snapshot", request), TRANSFER);
         let ordered = ordered.map_err(|error| snapshot::or_no_space(error, self.own.fd()));
         let taken = ordered.and_then(|_| FILES.iter().try_for_each(|name| snapshot::take(&saved, name, into)));
         FILES.iter().for_each(|name| saved.remove(name));
-        self.own.remove_directory(SAVED);
         taken?;
         restate(&into.join(CONFIG), machine)
     }
@@ -70,7 +76,8 @@ impl Control {
     pub(crate) fn load(&mut self, _from: &Snapshot) -> Result<(), Error> {
         // Reading memory when it is needed instead takes a userfaultfd(2) that no jailed program is given.
         let body = json!({ "source_url": format!("file://{}", inside::SNAPSHOT), "memory_restore_mode": "Copy" });
-        self.api.order(&Request::put("/api/v1/vm.restore", body), TRANSFER).map(drop)
+        self.api.order(&Request::put("/api/v1/vm.restore", body), TRANSFER)?;
+        self.close()
     }
 
     pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {

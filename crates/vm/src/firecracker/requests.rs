@@ -30,7 +30,8 @@ pub(super) fn boot(machine: &Machine) -> Vec<Request> {
 /// (`build_disk_image_id` in its block device). They are attached in the order of these requests, before all other
 /// devices but the balloon, so the guest is told their serials in that order.
 fn boot_source(machine: &Machine) -> Request {
-    let mut words = machine.command_line();
+    // Its machine has no way to go off (its ACPI tables name no sleep state); a restart ends it.
+    let mut words = machine.command_line() + " garth.off=restart";
     let serials: Vec<&str> = machine.drives.iter().map(|drive| drive.serial.as_str()).collect();
     if !serials.is_empty() {
         words += &format!(" garth.disks={}", serials.join(","));

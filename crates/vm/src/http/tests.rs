@@ -2,12 +2,15 @@ use super::*;
 use crate::mock::{DONE, Fault, Mock};
 
 const SHORT: Duration = Duration::from_millis(50);
+/// What answers at all does so long before.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn answered(fault: Fault) -> Result<Value, Error> {
     let directory = tempfile::tempdir().expect("directory");
     let socket = directory.path().join("api.sock");
+    let patience = if matches!(fault, Fault::Hangs) { SHORT } else { PATIENCE };
     Mock::fault(&socket, fault);
-    Api::Trusted(socket).order(&Request::put("/vsock", Value::Bool(true)), SHORT)
+    Api::Trusted(socket).order(&Request::put("/vsock", Value::Bool(true)), patience)
 }
 
 fn says(text: &str) -> Fault {

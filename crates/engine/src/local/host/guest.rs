@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::sync::MutexGuard;
 
-use garth_spec::Handler;
+use garth_spec::{Handler, Runtime};
 use garth_vm::guest::{self, Artifacts, KernelSource, Progress, Source};
 
 use super::{Host, lock};
@@ -17,7 +17,9 @@ impl Host {
         let _one_at_a_time = self.alone()?;
         let options = guest::Options { data_dir: &self.guests.cache_dir, agent: self.agent, kernel };
         let made = guest::setup(&options, progress).map_err(explain)?;
-        let findings = crate::doctor::of_handler(Handler::MicrovmQemu, &self.here());
+        // Which one will do is not known yet; where none does, this is what the host's distribution has.
+        let handler = self.handler(Runtime::Microvm.into()).unwrap_or(Handler::MicrovmQemu);
+        let findings = crate::doctor::of_handler(handler, &self.here());
         let lacking = findings.into_iter().filter(|finding| !finding.ok).collect();
         Ok(report(&made, lacking))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use garth_runtime::Sandboxes;
-use garth_runtime::jail::{Access, JailPlan, Shown};
+use garth_runtime::jail::{Access, Given, JailPlan, Shown};
 use garth_spec::{
     ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestLimits, GuestNetwork,
     Handler, Hex, Limits, MacAddress, Prefixed,
@@ -129,11 +129,12 @@ impl Host {
     /// Starts a project's machine on its disk. The image's /usr alone is to be seen at `usr_alone_at`, too.
     pub(super) fn start_machine(
         &self,
-        order: Order<'_>,
+        mut order: Order<'_>,
         handler: Handler,
         disk: &GuestDisk,
         usr_alone_at: Option<&str>,
     ) -> Result<Live, Error> {
+        let mut tap = order.lease.tap.take();
         let nic = order.lease.link.map(|link| Nic { mac: link.mac });
         let machine = Machine { nic, ..self.machine(order.project, handler, disk)? };
         let begin = || {
@@ -142,13 +143,14 @@ impl Host {
         };
         disk.forget_memory().explain()?;
         let template = Template::of(&Vmm::find(handler).explain()?, &machine).explain()?;
-        let warm = template.as_ref().and_then(|found| self.start_warm(&order, handler, &machine, found, &begin));
+        let warm =
+            template.as_ref().and_then(|found| self.start_warm(&order, &mut tap, handler, &machine, found, &begin));
         let unwarmed = match warm {
             Some(Ok(live)) => return Ok(live),
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let mut started = launch(&*self.sandboxes()?, &order, handler, &machine, Begin::Boot)?;
+        let mut started = launch(&*self.sandboxes()?, &order, &mut tap, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
         let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
         let live = self.adopt(started, agent, done)?;
@@ -196,7 +198,8 @@ impl Host {
     }
 
     /// A machine whose memory was kept goes on.
-    pub(in crate::local) fn wake(&self, order: Order<'_>) -> Result<Live, Error> {
+    pub(in crate::local) fn wake(&self, mut order: Order<'_>) -> Result<Live, Error> {
+        let mut tap = order.lease.tap.take();
         let disk = self.pool()?.guest_disk(order.project.id).ok_or(ErrorKind::DiskMissing(order.project.id))?;
         let entry = order.project.sandbox.as_ref().ok_or(ErrorKind::Sandbox)?;
         let Some(SandboxRecord::Machine(record)) = &entry.record else { return Err(ErrorKind::Sandbox.into()) };
@@ -204,7 +207,7 @@ impl Host {
         let machine = record.as_it_was(self.machine(order.project, handler, &disk)?);
         let snapshot = Snapshot::open(&disk.memory()).explain().map_err(|error| error.step("load memory"))?;
         let again = again(&order, order.lease.link)?;
-        let mut started = launch(&*self.sandboxes()?, &order, handler, &machine, Begin::Restore(&snapshot))?;
+        let mut started = launch(&*self.sandboxes()?, &order, &mut tap, handler, &machine, Begin::Restore(&snapshot))?;
         let agent = started.agent();
         let loaded = started.control.load(&machine, &snapshot).explain().map_err(|error| error.step("load memory"));
         let done = loaded.and_then(|()| {
@@ -277,6 +280,7 @@ impl Host {
 pub(super) fn launch(
     sandboxes: &Sandboxes,
     order: &Order<'_>,
+    tap: &mut Option<OwnedFd>,
     handler: Handler,
     machine: &Machine,
     begin: Begin<'_>,
@@ -293,19 +297,29 @@ pub(super) fn launch(
     let (console, theirs) = UnixStream::pair().map_err(doing)?;
     let (errors, said) = std::io::pipe().map_err(doing)?;
     rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
-    let fds: Vec<BorrowedFd<'_>> = launch
+    if launch.tap.is_some() {
+        let tap = tap.take().ok_or(ErrorKind::Network)?;
+        garth_network::Lease::give_tap(tap, jail.user()).explain()?;
+    }
+    let fds = launch
         .descriptors
         .iter()
-        .map(|descriptor| match descriptor {
-            Descriptor::Channel => Ok(channel.as_fd()),
-            Descriptor::Control => Ok(orders.as_fd()),
-            Descriptor::Console | Descriptor::Output => Ok(theirs.as_fd()),
-            Descriptor::Tap => order.lease.tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network),
+        .filter_map(|descriptor| match descriptor {
+            Descriptor::Channel => Some(Ok(channel.as_fd())),
+            Descriptor::Control => Some(Ok(orders.as_fd())),
+            Descriptor::Console => Some(Ok(theirs.as_fd())),
+            Descriptor::Tap => Some(tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network)),
+            Descriptor::Output => None,
         })
-        .collect::<Result<_, ErrorKind>>()?;
+        .collect::<Result<Vec<BorrowedFd<'_>>, ErrorKind>>()?;
+    let prints = launch.descriptors.contains(&Descriptor::Output);
+    let output = prints.then(|| theirs.try_clone()).transpose().map_err(doing)?.map(OwnedFd::from);
+    // Who opens its tap by name has to be where it is, and who is given it need not.
+    let netns = order.lease.netns.as_ref().filter(|_| launch.tap.is_some()).map(OwnedFd::as_fd);
+    let given = Given { fds: &fds, netns, output, errors: said.into() };
     let translated = machine.accelerator == Accelerator::Tcg;
     let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
-    let sandbox = jail.start(&plan, &fds, said.into()).explain()?;
+    let sandbox = jail.start(&plan, given).explain()?;
     let record = MachineRecord {
         sandbox: sandbox.record(),
         handler,

@@ -4,6 +4,7 @@
 //! after the first start of its shape, in the background, by a machine of its own that no project's file is shown to.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,24 +39,27 @@ impl Host {
     pub(super) fn start_warm(
         &self,
         order: &Order<'_>,
+        tap: &mut Option<OwnedFd>,
         handler: Handler,
         machine: &Machine,
         template: &Template,
         begin: &dyn Fn() -> Result<GuestBegin, Error>,
     ) -> Option<Result<Live, Error>> {
         let snapshot = self.templates.find(template)?;
-        Some(self.clone_of(order, handler, &Warm { machine, template, snapshot: &snapshot }, begin))
+        Some(self.clone_of(order, tap, handler, &Warm { machine, template, snapshot: &snapshot }, begin))
     }
 
     fn clone_of(
         &self,
         order: &Order<'_>,
+        tap: &mut Option<OwnedFd>,
         handler: Handler,
         warm: &Warm<'_>,
         begin: &dyn Fn() -> Result<GuestBegin, Error>,
     ) -> Result<Live, Error> {
         let asked = Instant::now();
-        let mut started = launch(&*self.sandboxes()?, order, handler, warm.machine, Begin::Restore(warm.snapshot))?;
+        let mut started =
+            launch(&*self.sandboxes()?, order, tap, handler, warm.machine, Begin::Restore(warm.snapshot))?;
         let (agent, launched) = (started.agent(), asked.elapsed());
         let loaded = started.control.load(warm.template.machine(), warm.snapshot).explain();
         let loaded_after = asked.elapsed();
@@ -105,7 +109,7 @@ impl Maker {
                 made.map_err(|error| Error::because(ErrorKind::Guest, error).step("make an empty disk"))?;
             }
             let order = Order { id: moving::new_id(), project: &self.project, lease: unconnected(None, None) };
-            let mut started = launch(&self.sandboxes, &order, self.handler, &machine, Begin::Template)?;
+            let mut started = launch(&self.sandboxes, &order, &mut None, self.handler, &machine, Begin::Template)?;
             let saved = save(&mut started, &machine, place, cancelled);
             started.guest.sandbox.destroy().explain().and(saved)
         })

@@ -59,9 +59,11 @@ const PROGRAMS: [&str; 10] = [
 /// What a guest is started from.
 const GUEST: [&str; 3] = ["/guest/vmlinux", "/guest/initrd.img", "/disks/usr"];
 /// Nodes that it may open; what they do is bounded.
-const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/kvm"];
+const DEVICES: [&str; 4] = ["/dev/null", "/dev/urandom", "/dev/kvm", "/dev/net/tun"];
 const DISK: &str = "/disks/root";
 const OWN: &str = "/own";
+/// What it went on from, if it was paused.
+const MEMORY: &str = "/snapshot/";
 /// File systems that show something of the kernel or of other processes.
 const KERNELS: [&str; 10] =
     ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"];
@@ -101,6 +103,10 @@ fn fits(mount: &Mount<'_>, disk: &str) -> Result<(), &'static str> {
     match mount.at {
         "/" => check(mount.kind == "tmpfs" && has(mount, "ro"), "not an empty root that is read-only"),
         DISK => check(mount.root.split('/').any(|part| part == disk) && has(mount, "noexec"), "not the project's disk"),
+        at if at.starts_with(MEMORY) => {
+            let own = mount.root.split('/').any(|part| part == disk);
+            check(own && has(mount, "noexec") && has(mount, "ro"), "not the project's memory")
+        }
         OWN => check(mount.root.ends_with("/own") && has(mount, "noexec"), "not its own directory"),
         _ => {
             check(GUEST.contains(&mount.at) || below(&PROGRAMS), "nothing that it needs")?;
@@ -112,7 +118,8 @@ fn fits(mount: &Mount<'_>, disk: &str) -> Result<(), &'static str> {
 }
 
 /// Made by the kernel for whoever asks, or given by the daemon: sockets, the wire's end, pipes, disks.
-const OPEN: [&str; 8] = ["socket:[", "pipe:[", "anon_inode:", "/memfd:", "/dev/net/tun", "/disks/", "/guest/", "/own/"];
+const OPEN: [&str; 9] =
+    ["socket:[", "pipe:[", "anon_inode:", "/memfd:", "/dev/net/tun", "/disks/", "/guest/", "/own/", MEMORY];
 /// What keeps its user its own as long as it lives.
 const CLAIM: &str = "/ids.lock";
 

@@ -26,9 +26,10 @@ const MOUNTS: &str = "\
 46 42 254:0 /var/cache/garth/guest/7a/vmlinux /guest/vmlinux ro,nosuid,nodev,noexec - ext4 /dev/vda rw
 47 42 0:56 /guests/000000000000001a/disk.ext4 /disks/root rw,nosuid,nodev,noexec - btrfs /dev/loop0 rw
 48 42 254:0 /var/lib/garth/run/c0/own /own rw,nosuid,nodev,noexec,relatime - ext4 /dev/vda rw
-49 42 0:6 /null /dev/null rw,nosuid,noexec,relatime - devtmpfs devtmpfs rw
+49 42 0:40 /dev/null /dev/null rw,nosuid,noexec,relatime - tmpfs tmpfs ro,size=1024k
+50 42 0:56 /guests/000000000000001a/memory/state//deleted /snapshot/state ro,nosuid,nodev,noexec - btrfs /dev/loop0 rw
 ";
-const KVM: &str = "50 42 0:6 /kvm /dev/kvm rw,nosuid,noexec,relatime - devtmpfs devtmpfs rw\n";
+const KVM: &str = "51 42 0:40 /dev/kvm /dev/kvm rw,nosuid,noexec,relatime - tmpfs tmpfs ro,size=1024k\n";
 
 /// What the host sees of a machine that is as it should be.
 pub(super) fn host() -> HostFacts {
@@ -161,6 +162,8 @@ fn a_hypervisor_that_sees_more_than_it_opens_fails() {
     mounted("0:6 /vda /dev/urandom rw,nosuid,noexec - devtmpfs devtmpfs rw");
     mounted("254:0 /var/lib/garth /own rw,nosuid,nodev,noexec - ext4 /dev/vda rw");
     mounted("0:56 /guests/000000000000001b/disk.ext4 /disks/usr rw,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
+    mounted("0:56 /guests/000000000000001b/memory/state /snapshot/x ro,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
+    mounted("0:56 /guests/000000000000001a/memory/state /snapshot/x rw,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("01a/", "01b/"));
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("run/c0/own", "run/c0"));
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("/ / ro", "/ / rw"));
