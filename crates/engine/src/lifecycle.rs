@@ -107,6 +107,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
         addresses: None,
         volumes: project.spec.volumes.clone(),
         read_only: project.spec.read_only,
+        has_init: project.spec.init.is_some(),
         capabilities: project.spec.capabilities.clone(),
         paused: None,
     });

@@ -63,6 +63,9 @@ pub struct SandboxEntry {
     /// Whether it was really started with a read-only root.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether an init of the image's own is really its process 1.
+    #[serde(default)]
+    pub has_init: bool,
     /// Which of its level's capabilities it was really started with.
     #[serde(default, skip_serializing_if = "Capabilities::are_the_levels")]
     pub capabilities: Capabilities,

@@ -256,7 +256,7 @@ impl Task {
             ProjectState::Running if !grace.is_zero() => {
                 self.announce(ProjectState::Stopping);
                 let live = self.live.clone();
-                let has_init = self.project.spec.init.is_some();
+                let has_init = self.project.sandbox.as_ref().is_some_and(|sandbox| sandbox.has_init);
                 let begun = self.blocking(lifecycle::begin_stop);
                 let (begun, ()) = tokio::join!(begun, end_processes(live.as_deref(), grace, has_init));
                 begun?;

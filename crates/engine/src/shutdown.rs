@@ -14,10 +14,12 @@ pub(crate) async fn end_processes(live: Option<&Live>, grace: Duration, has_init
     if has_init {
         // The agent told the init and is no more than one of those that it ends.
         let left = grace.saturating_sub(begun.elapsed());
-        if tokio::time::timeout(left, live.sandbox.ended()).await.is_err() {
-            tracing::warn!("the init did not end the sandbox in time");
+        if tokio::time::timeout(left, live.sandbox.ended()).await.is_ok() {
+            return;
         }
-    } else if let Err(error) = asked {
+        tracing::warn!("the init did not end the sandbox in time");
+    }
+    if let Err(error) = asked {
         tracing::warn!(error = error.chain(), "stopping without the agent");
     } else if live.sandbox.is_machine() {
         power_off(live).await;

@@ -1,5 +1,5 @@
 //! Which runtime a new project gets that names none, but the least that will do.
-use garth_spec::{Handler, ProjectSpec, Runtime};
+use garth_spec::{Handler, ProjectSpec, Runtime, Volume};
 
 use super::scene::Scene;
 use crate::error::ErrorKind;
@@ -28,8 +28,11 @@ async fn it_is_the_weakest_that_works_and_can_do_it() {
     works(&[Handler::SysboxNative, Handler::MicrovmQemu]);
     assert_eq!(gets(Runtime::Sysbox, plain.clone()), choice(Runtime::Sysbox));
     assert_eq!(gets(Runtime::Microvm, plain.clone()), choice(Runtime::Microvm));
-    // Only sysbox has inits of the image.
-    let init = ProjectSpec { init: Some("/sbin/init".to_owned()), ..plain };
+    // The default runtime has no inits of the image, and no microVM has volumes.
+    let init = ProjectSpec { init: Some("/sbin/init".to_owned()), ..plain.clone() };
     assert_eq!(gets(Runtime::Default, init.clone()), choice(Runtime::Sysbox));
-    assert!(matches!(gets(Runtime::Microvm, init), Err(ErrorKind::Spec(_))));
+    assert_eq!(gets(Runtime::Microvm, init), choice(Runtime::Microvm));
+    let volume = Volume { host: "/srv".to_owned(), read_only: true };
+    let shared = ProjectSpec { volumes: [("/srv".to_owned(), volume)].into(), ..plain };
+    assert!(matches!(gets(Runtime::Microvm, shared), Err(ErrorKind::Spec(_))));
 }

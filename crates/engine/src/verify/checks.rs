@@ -177,13 +177,15 @@ pub(super) fn network(subject: &Subject) -> Vec<Check> {
     let port = |address: &IpAddr| Try::Connect(SocketAddr::new(*address, HTTP));
     let hosts = subject.host.iter().copied().map(Try::Connect).collect();
     let (metadata, private) = (METADATA.iter().map(port).collect(), PRIVATE.iter().map(port).collect());
-    let blocked = if subject.guest.is_some() { judge::refused_on_the_wire } else { judge::refused_locally };
+    let guest = subject.guest.is_some();
+    let blocked = if guest { judge::refused_on_the_wire } else { judge::refused_locally };
+    let apart = if guest { judge::neighbours_on_the_wire } else { judge::unreachable };
     let neighbours: Vec<Try> = subject.neighbours.iter().map(port).collect();
     let mut checks = vec![
         check("host-addresses", "this host cannot be reached on any of its addresses", hosts, judge::host_unreachable),
         check("metadata", "cloud metadata services are refused at once", metadata, blocked),
         check("private-networks", "private networks are refused at once", private, blocked),
-        check("neighbours", "other sandboxes cannot be reached", neighbours, judge::unreachable),
+        check("neighbours", "other sandboxes cannot be reached", neighbours, apart),
         check("loopback", "it can reach itself", vec![Try::Loopback], judge::works),
     ];
     if subject.network == Network::None {

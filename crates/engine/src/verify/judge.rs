@@ -13,7 +13,7 @@ use super::Subject;
 use super::host::HostFacts;
 use super::level::{Expect, Users};
 
-pub(super) use guest::{kernel, own_processes, refused_on_the_wire, size};
+pub(super) use guest::{kernel, neighbours_on_the_wire, own_processes, refused_on_the_wire, size};
 pub(super) use jail::{accelerator, jailed_user, machine_memory, open, powerless, shown, threads};
 pub(super) use limits::{cpus, disk, memory, numbers, pids};
 pub(super) use mounts::mounts;
@@ -183,10 +183,12 @@ fn is_local(observed: &Observed) -> bool {
     matches!(observed, Observed::Errno(number) if LOCAL.contains(number))
 }
 
+const NO_NEIGHBOUR: &str = "no other sandbox of this daemon has an address now";
+
 /// Blocked somewhere: no answer is as good as a refusal, but not one from the other end.
 pub(super) fn unreachable(evidence: &Evidence<'_>) -> Verdict {
     if evidence.tried.is_empty() {
-        return Ok("no other sandbox of this daemon has an address now".to_owned());
+        return Ok(NO_NEIGHBOUR.to_owned());
     }
     each(evidence, |_, observed| {
         is_refusal(observed)

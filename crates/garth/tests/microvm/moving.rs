@@ -15,7 +15,8 @@ python3 -c 'import os; os.setxattr("/srv/random", "user.note", b"\x00\xff kept\n
 echo more > /usr/local/added; rm /usr/bin/cal /usr/bin/ncal 2>/dev/null || rm /usr/bin/awk
 "#;
 
-/// Every entry below /srv and what was changed in /usr, with all that a move must keep.
+/// Every entry below /srv and what was changed in /usr, with all that a move must keep. The rest of /usr is the
+/// machine's: of now at the other levels, of the day of the copy in a guest.
 const MANIFEST: &str = r#"
 import hashlib, os, stat
 def lines(top):
@@ -29,7 +30,7 @@ def lines(top):
             xattrs = [(n, os.getxattr(path, n, follow_symlinks=False).hex()) for n in os.listxattr(path, follow_symlinks=False) if n.startswith("user.")]
             size = s.st_size if kind != stat.S_IFDIR else 0
             yield repr((path, oct(s.st_mode), s.st_uid, s.st_gid, size, s.st_mtime_ns, content, xattrs, s.st_nlink if kind == stat.S_IFREG else 0))
-listed = sorted(lines("/srv")) + sorted(lines("/usr/local"))
+listed = sorted(lines("/srv")) + [line for line in lines("/usr/local") if line.startswith("('/usr/local/added'")]
 gone = [p for p in ("/usr/bin/cal", "/usr/bin/ncal", "/usr/bin/awk") if not os.path.lexists(p)]
 sparse = os.stat("/srv/sparse").st_blocks * 512 < 10 << 20
 print(len(listed), hashlib.sha256("\n".join(listed).encode()).hexdigest(), gone, sparse)

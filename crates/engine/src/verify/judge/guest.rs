@@ -3,7 +3,7 @@
 use garth_spec::{Observed, Try};
 
 use super::limits::in_list;
-use super::{Evidence, Verdict, bytes_of, each, errno, field, is_local, name, outcome};
+use super::{Evidence, NO_NEIGHBOUR, Verdict, bytes_of, each, errno, field, is_local, name, outcome};
 
 fn text<'a>(evidence: &Evidence<'a>, at: usize) -> Result<&'a str, String> {
     match evidence.tried.get(at) {
@@ -63,6 +63,17 @@ pub(in crate::verify) fn own_processes(evidence: &Evidence<'_>) -> Verdict {
 /// Whose is not told: a network that resets all of them itself looks the same.
 pub(in crate::verify) fn refused_on_the_wire(evidence: &Evidence<'_>) -> Verdict {
     each(evidence, |_, observed| *observed == Observed::Errno(errno::CONNREFUSED) || is_local(observed))
+}
+
+/// The rules answer for neighbours as they do for the private networks that these are part of: there nobody lives who
+/// could have answered, and the check of those shows it.
+pub(in crate::verify) fn neighbours_on_the_wire(evidence: &Evidence<'_>) -> Verdict {
+    if evidence.tried.is_empty() {
+        return Ok(NO_NEIGHBOUR.to_owned());
+    }
+    each(evidence, |_, observed| {
+        matches!(observed, Observed::Errno(errno::CONNREFUSED | errno::TIMEDOUT)) || is_local(observed)
+    })
 }
 
 /// Name and start of a process, from its `stat` (proc_pid_stat(5)). The name is in parentheses and may have some itself.

@@ -124,7 +124,6 @@ fn an_attack_by_network_or_size_that_works_fails() {
     }
     inside(Runtime::Microvm, "metadata", Observed::Errno(110));
     inside(Runtime::Microvm, "private-networks", Observed::Errno(110));
-    inside(Runtime::Microvm, "neighbours", Observed::Errno(111));
     inside(Runtime::Microvm, "loopback", PERM);
     inside(Runtime::Microvm, "numbers", Observed::Text("MemTotal:  300000 kB\n".to_owned()));
 }
