@@ -1,13 +1,14 @@
-//! Where clients come from: a unix socket, or the streams of a virtual machine's channel.
+//! Where clients come from: a unix socket, the streams of a virtual machine's channel, or a Pod's network.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use garth_channel::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::guest::{Line, Place};
 
@@ -18,6 +19,8 @@ pub enum Connections {
     Socket(UnixListener),
     /// What leads out of a virtual machine.
     Channel(Place),
+    /// Whoever reaches this address, and shows what the site asks for.
+    Network(TcpListener),
 }
 
 /// The same with one.
@@ -25,6 +28,7 @@ pub enum Connections {
 pub(crate) enum Listener {
     Socket(tokio::net::UnixListener),
     Channel(Line),
+    Network(tokio::net::TcpListener),
 }
 
 /// A client.
@@ -32,6 +36,7 @@ pub(crate) enum Listener {
 pub(crate) enum Connection {
     Socket(UnixStream),
     Channel(Stream),
+    Network(TcpStream),
 }
 
 impl Connections {
@@ -43,6 +48,10 @@ impl Connections {
                 Listener::Socket(tokio::net::UnixListener::from_std(listener)?)
             }
             Self::Channel(place) => Listener::Channel(Line::open(place)?),
+            Self::Network(listener) => {
+                listener.set_nonblocking(true)?;
+                Listener::Network(tokio::net::TcpListener::from_std(listener)?)
+            }
         })
     }
 }
@@ -53,6 +62,11 @@ impl Listener {
         match self {
             Self::Socket(listener) => listener.accept().await.map(|(stream, _)| Connection::Socket(stream)),
             Self::Channel(line) => line.accept().await.map(Connection::Channel),
+            Self::Network(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::Network(stream))
+            }
         }
     }
 }
@@ -62,6 +76,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Channel(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Network(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -71,6 +86,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Channel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Network(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -82,6 +98,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Channel(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Network(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -89,6 +106,7 @@ impl AsyncWrite for Connection {
         match self {
             Self::Socket(stream) => stream.is_write_vectored(),
             Self::Channel(stream) => stream.is_write_vectored(),
+            Self::Network(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -96,6 +114,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_flush(cx),
             Self::Channel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Network(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -103,6 +122,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Channel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Network(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

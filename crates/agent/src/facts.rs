@@ -28,6 +28,12 @@ impl Facts {
         rustix::fs::fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
     }
 
+    /// The same of what someone hands in: an agent that is not root gives nothing away, as tar(1) does for who is not root,
+    /// and the file stays its own.
+    pub fn own_as_may_be(&self, fd: impl AsFd) -> Result<(), Errno> {
+        as_may_be(self.own(fd))
+    }
+
     /// Mode, which a list of access rights changes, and then the times.
     pub fn dress(&self, fd: impl AsFd) -> Result<(), Errno> {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
@@ -45,6 +51,11 @@ impl Facts {
         rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// [`Self::own_as_may_be`] of that.
+    pub fn own_name_as_may_be(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+        as_may_be(self.own_name(directory, name))
+    }
+
     /// Its times.
     pub fn date_name(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
         rustix::fs::utimensat(directory, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)
@@ -52,5 +63,12 @@ impl Facts {
 
     fn times(&self) -> Timestamps {
         Timestamps { last_access: self.modified, last_modification: self.modified }
+    }
+}
+
+fn as_may_be(owned: Result<(), Errno>) -> Result<(), Errno> {
+    match owned {
+        Err(Errno::PERM) if !rustix::process::geteuid().is_root() => Ok(()),
+        owned => owned,
     }
 }

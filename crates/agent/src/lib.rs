@@ -21,6 +21,7 @@ pub mod guest;
 mod moving;
 mod paths;
 mod plain;
+pub mod pod;
 pub mod probe;
 mod process;
 mod readiness;

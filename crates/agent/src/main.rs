@@ -5,6 +5,8 @@
 //! `garth-agent probe`: tries what standard input says, inside a sandbox.
 //! `garth-agent kvm-probe`: says in one line of JSON whether KVM works here.
 //! `garth-agent guest`, or as `/init`: PID 1 of a virtual machine.
+//! `garth-agent install DIRECTORY DISK`: puts itself beside the files of another image, and makes the disk's directories.
+//! `garth-agent pod`: process 1 of a Kubernetes Pod; becomes the agent, for whoever shows the project's token.
 //! `garth-agent serve --socket PATH --state-dir DIR`: the agent as an ordinary process.
 #![forbid(unsafe_code)]
 
@@ -31,6 +33,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Some("holder") => garth_runtime::oci::holder::run(channel()?),
         Some("container") => drop(garth_runtime::oci::run(channel()?, serve_sandbox).transpose()?),
         Some("serve") => serve_at(arguments.map(PathBuf::from))?,
+        Some("install") => match (arguments.next(), arguments.next()) {
+            (Some(directory), Some(disk)) => garth_agent::pod::install(directory.as_ref(), disk.as_ref())?,
+            _ => bail!("usage: garth-agent install DIRECTORY DISK"),
+        },
+        Some("pod") => garth_agent::pod::run()?,
         Some("jail") => garth_runtime::jail::run(channel()?),
         Some("kvm-probe") => println!("{}", serde_json::to_string(&garth_kernel::kvm::probe())?),
         Some("probe") => {

@@ -21,6 +21,7 @@ use crate::Shared;
 use crate::connections::Listener;
 use crate::guest::{self, Machine};
 use crate::plain;
+use crate::pod::Token;
 use crate::rpc::{self, Services};
 
 /// The largest single message: arguments of 3 MiB, base64 and JSON included, and then some.
@@ -73,20 +74,27 @@ impl Body for Answer {
 pub(crate) struct Site {
     /// In a virtual machine: what begins the rest.
     machine: Option<Machine>,
+    /// In a Pod: what clients show.
+    token: Option<Token>,
     agent: SetOnce<(ConnectRpcService<Services>, Arc<Shared>)>,
 }
 
 impl Site {
     /// Of an agent that is complete.
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
-        let site = Self { machine: None, agent: SetOnce::new() };
+        let site = Self { machine: None, token: None, agent: SetOnce::new() };
         site.begin(shared);
         site
     }
 
+    /// Of an agent that anyone may reach and only those may use who show this.
+    pub(crate) fn guarded(shared: Arc<Shared>, token: Token) -> Self {
+        Self { token: Some(token), ..Self::of(shared) }
+    }
+
     /// Of a virtual machine that has not begun.
     pub(crate) fn of_machine(machine: Machine) -> Self {
-        Self { machine: Some(machine), agent: SetOnce::new() }
+        Self { machine: Some(machine), token: None, agent: SetOnce::new() }
     }
 
     /// From now on requests reach the agent.
@@ -132,7 +140,12 @@ pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result
     }
 }
 
-async fn answer(request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Answer>, Infallible> {
+async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Answer>, Infallible> {
+    if let Some(token) = &site.token
+        && !token.admits(&mut request)
+    {
+        return Ok(empty(StatusCode::UNAUTHORIZED));
+    }
     if let Some(machine) = &site.machine
         && request.uri().path().starts_with(guest::PATHS)
     {

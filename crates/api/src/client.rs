@@ -1,9 +1,10 @@
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use garth_spec::{ImageName, ProjectName};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -11,11 +12,13 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
-    Changed, CreateProject, Doctor, Error, ErrorBody, GuestFiles, Image, ImageFormat, ImageList, Project, ProjectList,
-    ProjectPatch, SetupEvent, SetupMicrovm, SetupProgress, StopRequest, Verification, Version, routes,
+    Changed, CreateKey, CreateProject, CreatedKey, Doctor, Error, ErrorBody, GuestFiles, Image, ImageFormat, ImageList,
+    KeyList, Project, ProjectList, ProjectPatch, SetupEvent, SetupMicrovm, SetupProgress, StopRequest, Verification,
+    Version, routes,
 };
 
 /// The body of a request: whole or streamed.
@@ -38,11 +41,11 @@ where
 /// Why a request had no useful answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing listens on the socket.
-    #[error("cannot reach the daemon at {}", .socket.display())]
+    /// Nothing listens there.
+    #[error("cannot reach the daemon at {place}")]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        place: Place,
         /// What connect(2) said.
         #[source]
         source: std::io::Error,
@@ -78,10 +81,40 @@ pub enum ClientError {
 /// One HTTP/1.1 connection to the daemon.
 pub type Connection = SendRequest<Body>;
 
-/// Talks to the daemon behind one unix socket. Clones share their idle connections.
+/// Where a daemon listens.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Place {
+    /// At a unix socket.
+    Socket(PathBuf),
+    /// On the network, without encryption.
+    Network {
+        /// Host and port.
+        authority: String,
+        /// What callers show.
+        key: Option<String>,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Network { authority, .. } => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Talks to one daemon. Clones share their idle connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: Arc<Path>,
+    place: Arc<Place>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
@@ -99,12 +132,17 @@ impl Hold {
 impl Client {
     /// A client of the daemon that listens, or will listen, on `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into().into(), idle: Arc::default() }
+        Self::at(Place::Socket(socket.into()))
+    }
+
+    /// A client of the daemon that listens, or will listen, there.
+    pub fn at(place: Place) -> Self {
+        Self { place: Arc::new(place), idle: Arc::default() }
     }
 
     /// Where the daemon listens.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Which daemon answers.
@@ -196,6 +234,21 @@ impl Client {
         self.send_checked(Method::DELETE, &routes::image(name), no_body()).await.map(drop)
     }
 
+    /// Every key.
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.get(routes::KEYS).await
+    }
+
+    /// Makes a key.
+    pub async fn create_key(&self, key: &CreateKey) -> Result<CreatedKey, ClientError> {
+        self.call(Method::POST, routes::KEYS, Some(key)).await
+    }
+
+    /// Ends a key.
+    pub async fn revoke_key(&self, id: &str) -> Result<(), ClientError> {
+        self.send_checked(Method::DELETE, &routes::key(id), no_body()).await.map(drop)
+    }
+
     /// What works here.
     pub async fn doctor(&self) -> Result<Doctor, ClientError> {
         self.get(routes::DOCTOR).await
@@ -244,6 +297,11 @@ impl Client {
     /// Sends any request on an idle or new connection; the answer may be an error of the daemon's.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
         request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("garth"));
+        if let Place::Network { key: Some(key), .. } = &*self.place {
+            let mut shown = HeaderValue::from_str(&format!("Bearer {key}")).map_err(http::Error::from)?;
+            shown.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, shown);
+        }
         let path = request.uri().path().to_owned();
         while let Some(mut connection) = self.take_idle() {
             match connection.try_send_request(request).await {
@@ -262,13 +320,15 @@ impl Client {
 
     /// A connection of its own, driven by a task on the current tokio runtime.
     pub async fn connect(&self) -> Result<Connection, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.to_path_buf(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
-        let broken = |source| ClientError::Broken { path: "/".to_owned(), source };
-        let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // Errors of the driver reach the request that meets them.
-        tokio::spawn(driver);
-        Ok(connection)
+        let unreachable = |source| ClientError::Unreachable { place: (*self.place).clone(), source };
+        match &*self.place {
+            Place::Socket(path) => begin(UnixStream::connect(path).await.map_err(unreachable)?).await,
+            Place::Network { authority, .. } => {
+                let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                stream.set_nodelay(true).map_err(unreachable)?;
+                begin(stream).await
+            }
+        }
     }
 
     fn keep(&self, connection: Connection, answer: Response<Incoming>) -> Response<Incoming> {
@@ -316,6 +376,17 @@ impl Client {
     }
 }
 
+async fn begin<S>(stream: S) -> Result<Connection, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |source| ClientError::Broken { path: "/".to_owned(), source };
+    let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Errors of the driver reach the request that meets them.
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
 fn no_body() -> Body {
     full_body(Bytes::new())
 }
@@ -336,6 +407,8 @@ async fn decode<A: DeserializeOwned>(path: &str, answer: Response<Incoming>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixListener;
 

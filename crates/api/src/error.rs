@@ -38,7 +38,9 @@ pub struct Error {
 pub enum ErrorCode {
     /// The request is malformed: bad JSON, an unknown field, a name or a limit that no one takes.
     InvalidRequest,
-    /// Only the host's root may ask for that.
+    /// No key was shown, or none that is known.
+    Unauthenticated,
+    /// Only the host's root, or the bearer of another key, may ask for that.
     Forbidden,
     /// No such path, project or image.
     NotFound,
@@ -78,6 +80,12 @@ pub enum ErrorCode {
     StopFailed,
     /// The sandbox could not be paused; it runs on.
     PauseFailed,
+    /// The engine that is asked does not have this.
+    Unsupported,
+    /// No node of the cluster had room in time.
+    NoCapacity,
+    /// The cluster, or the operator on it, did not do its part.
+    ClusterFailed,
     /// The agent in the sandbox does not answer.
     AgentUnreachable,
     /// The store refused.
@@ -93,6 +101,7 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -113,6 +122,9 @@ impl ErrorCode {
             Self::StartFailed => "start_failed",
             Self::StopFailed => "stop_failed",
             Self::PauseFailed => "pause_failed",
+            Self::Unsupported => "unsupported",
+            Self::NoCapacity => "no_capacity",
+            Self::ClusterFailed => "cluster_failed",
             Self::AgentUnreachable => "agent_unreachable",
             Self::StoreFailed => "store_failed",
             Self::ShuttingDown => "shutting_down",

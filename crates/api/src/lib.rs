@@ -1,5 +1,5 @@
 //! The HTTP contract between Garth's daemon and whoever drives it: the types on the wire, the
-//! paths, the errors, and a small client for the daemon's unix socket.
+//! paths, the errors, and a small client.
 //!
 //! ```text
 //! garth (CLI), tests --Client--> unix socket --HTTP/1.1, JSON--> server (same types)
@@ -15,6 +15,7 @@ mod client;
 mod doctor;
 mod error;
 mod image;
+mod key;
 mod new_spec;
 mod project;
 pub mod routes;
@@ -22,10 +23,11 @@ mod setup;
 mod verify;
 mod version;
 
-pub use client::{Body, Client, ClientError, Connection, Hold, full_body, stream_body};
+pub use client::{Body, Client, ClientError, Connection, Hold, Place, full_body, stream_body};
 pub use doctor::{Doctor, Finding, RuntimeDoctor};
 pub use error::{Error, ErrorBody, ErrorCode};
 pub use image::{Image, ImageFormat, ImageList, ImageSource, UnknownImageFormat};
+pub use key::{CreateKey, CreatedKey, Key, KeyList, Role, UnknownRole};
 pub use new_spec::NewSpec;
 pub use project::{
     Addresses, Changed, CreateProject, DiskUse, Ended, EndedReason, LimitsPatch, Project, ProjectList, ProjectPatch,

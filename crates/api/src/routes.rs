@@ -8,6 +8,10 @@ pub const VERSION: &str = "/v1/version";
 pub const PROJECTS: &str = "/v1/projects";
 /// [`crate::ImageList`]; POST takes a tar stream, and `name` and `format` in the query.
 pub const IMAGES: &str = "/v1/images";
+/// [`crate::KeyList`]; POST takes [`crate::CreateKey`].
+pub const KEYS: &str = "/v1/keys";
+/// Whether the daemon lives; for everybody.
+pub const HEALTH: &str = "/health";
 /// [`crate::Doctor`].
 pub const DOCTOR: &str = "/v1/doctor";
 /// Takes [`crate::SetupMicrovm`]; answers with lines of [`crate::SetupEvent`].
@@ -63,6 +67,11 @@ pub fn hold(name: &ProjectName) -> String {
 /// Its agent: `path` begins with `/` and may have a query.
 pub fn agent(name: &ProjectName, path: &str) -> String {
     format!("{PROJECTS}/{name}/agent{path}")
+}
+
+/// One key.
+pub fn key(id: &str) -> String {
+    format!("{KEYS}/{id}")
 }
 
 /// One image.

@@ -52,5 +52,6 @@ pub use guest::{GuestConfig, GuestReport, KernelSource, Progress, Step};
 pub use holds::Hold;
 pub use images::{ImageEntry, ImageFormat, ImageSource};
 pub use local::{Addresses, DiskUse, Usage};
+pub use names::made_up as made_up_name;
 pub use project::{Ended, EndedReason, Project, SandboxEntry};
 pub use verify::{Checked, Verification, Verified};

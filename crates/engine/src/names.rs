@@ -17,7 +17,7 @@ const PLACES: [&str; 32] = [
 ];
 
 /// A name such as `quiet-meadow-4821`; who takes it must still see whether it is free.
-pub(crate) fn made_up() -> ProjectName {
+pub fn made_up() -> ProjectName {
     let bits = random_bits();
     let pick = |words: &[&'static str; 32], shift: u32| words[(bits >> shift) as usize % 32];
     let name = format!("{}-{}-{:04}", pick(&KINDS, 0), pick(&PLACES, 8), (bits >> 16) % 10_000);

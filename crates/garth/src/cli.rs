@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completion, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, serve, set,
-    setup, shell, start, stop, verify, wait,
+    attach, cluster, completion, cp, create, doctor, exec, image, inspect, key, kill, logs, ls, operator, pause, ps,
+    rm, run, serve, set, setup, shell, start, stop, verify, wait,
 };
 use crate::daemon::Host;
 use crate::exit;
@@ -43,8 +43,9 @@ pub struct Global {
     // Not clap's env and default: it would show them in every usage line as if they had to be given.
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Socket of the daemon to use; never starts one [env: GARTH_HOST]
-    #[arg(long, global = true, value_name = "unix:///PATH", conflicts_with = "data_dir")]
+    /// Daemon to use, by its socket (unix:///PATH) or its address (http://HOST:PORT, with GARTH_API_KEY
+    /// set); never starts one [env: GARTH_HOST]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "data_dir")]
     pub host: Option<Host>,
     /// Print JSON, for errors too
     #[arg(long, global = true)]
@@ -102,12 +103,18 @@ pub enum Command {
     /// Import, list and remove images
     #[command(visible_alias = "images")]
     Image(image::Image),
+    /// Make, list and revoke keys of callers over the network
+    Key(key::Key),
     /// Run the daemon in the foreground
     Serve(serve::Serve),
     /// Get what a runtime needs beside garth itself
     Setup(setup::Setup),
     /// Say what works on this machine, what is missing, and how to fix it
     Doctor(doctor::Doctor),
+    /// Run the operator of a Kubernetes cluster in the foreground
+    Operator(operator::Operator),
+    /// Print or make what a Kubernetes cluster needs
+    Cluster(cluster::Cluster),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// What each exit code means

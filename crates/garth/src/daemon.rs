@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
-use garth_api::Client;
+use garth_api::{Client, Place};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -40,17 +40,25 @@ const DEATHS: u32 = 5;
 /// How long a daemon of someone else's may take before another one is tried.
 const OTHERS_TURN: Duration = Duration::from_secs(1);
 
-/// `unix:///path/of/a.sock`.
+/// `unix:///path/of/a.sock`, or `http://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host(pub PathBuf);
+pub enum Host {
+    Socket(PathBuf),
+    Network(String),
+}
 
 impl FromStr for Host {
     type Err = &'static str;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text.strip_prefix("unix://") {
-            Some(path) if path.starts_with('/') => Ok(Self(path.into())),
-            _ => Err("write unix:///path/of/garth.sock"),
+        if let Some(path) = text.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+            return Ok(Self::Socket(path.into()));
+        }
+        let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let authority = authority.and_then(|authority| authority.parse::<http::uri::Authority>().ok());
+        match authority.filter(|authority| authority.port_u16().is_some() && !authority.as_str().contains('@')) {
+            Some(authority) => Ok(Self::Network(authority.to_string())),
+            None => Err("write unix:///path/of/garth.sock or http://host:port"),
         }
     }
 }
@@ -61,7 +69,7 @@ pub enum Endpoint {
     /// The daemon of a data directory; started on demand.
     DataDir(PathBuf),
     /// Someone else's daemon.
-    Socket(PathBuf),
+    Elsewhere(Place),
 }
 
 impl Endpoint {
@@ -69,14 +77,21 @@ impl Endpoint {
     /// a data directory, which becomes absolute.
     pub fn of(flags: &Global, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let from_environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        if let Some(Host(socket)) = &flags.host {
-            return Ok(Self::Socket(socket.clone()));
+        let elsewhere = |host: Host| {
+            Self::Elsewhere(match host {
+                Host::Socket(path) => Place::Socket(path),
+                Host::Network(authority) => {
+                    let key = from_environment("GARTH_API_KEY").map(|key| key.to_string_lossy().trim().to_owned());
+                    Place::Network { authority, key }
+                }
+            })
+        };
+        if let Some(host) = &flags.host {
+            return Ok(elsewhere(host.clone()));
         }
         if let (None, Some(host)) = (&flags.data_dir, from_environment("GARTH_HOST")) {
             let host = host.to_string_lossy().parse::<Host>();
-            return host
-                .map(|Host(socket)| Self::Socket(socket))
-                .map_err(|why| Failure::usage("GARTH_HOST names no socket").hint(why));
+            return host.map(elsewhere).map_err(|why| Failure::usage("GARTH_HOST names no daemon").hint(why));
         }
         let data_dir = flags.data_dir.clone().or_else(|| from_environment("GARTH_DATA_DIR").map(PathBuf::from));
         let absolute = std::path::absolute(data_dir.unwrap_or_else(|| DATA_DIR.into()));
@@ -87,7 +102,7 @@ impl Endpoint {
     pub fn client(&self) -> Client {
         match self {
             Self::DataDir(dir) => Client::new(socket(dir)),
-            Self::Socket(socket) => Client::new(socket.clone()),
+            Self::Elsewhere(place) => Client::at(place.clone()),
         }
     }
 
@@ -105,8 +120,9 @@ impl Endpoint {
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
-        let socket = self.client().socket().display().to_string();
-        let failure = Failure::new(Exit::Unreachable, "daemon_unreachable", format!("no daemon answers at {socket}"));
+        let client = self.client();
+        let message = format!("no daemon answers at {}", client.place());
+        let failure = Failure::new(Exit::Unreachable, "daemon_unreachable", message);
         let failure = failure.because(error);
         match (error.kind(), self) {
             (io::ErrorKind::PermissionDenied, _) => {
@@ -115,8 +131,8 @@ impl Endpoint {
             (io::ErrorKind::InvalidInput, _) => {
                 failure.hint("a socket's path has at most 107 bytes: use a shorter one")
             }
-            (_, Self::Socket(_)) => {
-                failure.hint("GARTH_HOST or --host names this socket: start its daemon with garth serve")
+            (_, Self::Elsewhere(_)) => {
+                failure.hint("GARTH_HOST or --host names this place: start its daemon with garth serve")
             }
             _ => failure,
         }
@@ -255,9 +271,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_an_absolute_unix_socket() {
-        assert_eq!("unix:///run/x.sock".parse(), Ok(Host("/run/x.sock".into())));
-        for text in ["", "unix://x", "tcp://127.0.0.1:1", "/run/x.sock"] {
+    fn a_host_is_an_absolute_unix_socket_or_an_address_with_a_port() {
+        assert_eq!("unix:///run/x.sock".parse(), Ok(Host::Socket("/run/x.sock".into())));
+        assert_eq!("http://garth.example:7070/".parse(), Ok(Host::Network("garth.example:7070".into())));
+        for text in ["", "unix://x", "tcp://127.0.0.1:1", "/run/x.sock", "http://x", "http://k@x:1", "https://x:1"] {
             assert!(text.parse::<Host>().is_err(), "{text}");
         }
     }
@@ -266,7 +283,7 @@ mod tests {
     fn flags_come_before_the_environment_and_a_host_before_a_directory() {
         let flags = |data_dir: Option<&str>, host: Option<&str>| Global {
             data_dir: data_dir.map(Into::into),
-            host: host.map(|path| Host(path.into())),
+            host: host.map(|path| Host::Socket(path.into())),
             json: false,
         };
         let both = |name: &str| match name {
@@ -275,9 +292,12 @@ mod tests {
             _ => None,
         };
         let none = |_: &str| None;
-        assert_eq!(Endpoint::of(&flags(None, Some("/x.sock")), both), Ok(Endpoint::Socket("/x.sock".into())));
+        assert_eq!(
+            Endpoint::of(&flags(None, Some("/x.sock")), both),
+            Ok(Endpoint::Elsewhere(Place::Socket("/x.sock".into())))
+        );
         assert_eq!(Endpoint::of(&flags(Some("/d"), None), both), Ok(Endpoint::DataDir("/d".into())));
-        assert_eq!(Endpoint::of(&flags(None, None), both), Ok(Endpoint::Socket("/env.sock".into())));
+        assert_eq!(Endpoint::of(&flags(None, None), both), Ok(Endpoint::Elsewhere(Place::Socket("/env.sock".into()))));
         assert_eq!(Endpoint::of(&flags(None, None), none), Ok(Endpoint::DataDir(DATA_DIR.into())));
         let empty = |_: &str| Some(OsString::new());
         assert_eq!(Endpoint::of(&flags(None, None), empty), Ok(Endpoint::DataDir(DATA_DIR.into())));
@@ -285,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_of_someone_elses_is_never_started() {
-        let endpoint = Endpoint::Socket("/x.sock".into());
+        let endpoint = Endpoint::Elsewhere(Place::Socket("/x.sock".into()));
         let failure = endpoint.revive(&io::ErrorKind::ConnectionRefused.into()).await.expect_err("not started");
         assert_eq!(failure.exit, Exit::Unreachable);
     }

@@ -129,10 +129,12 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::NotRunning
         | ErrorCode::Paused
         | ErrorCode::ImageInUse => Exit::Conflict,
-        ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak | ErrorCode::Forbidden => Exit::Refused,
-        ErrorCode::LimitRefused | ErrorCode::NoSpace => Exit::Limit,
+        ErrorCode::ImageRefused | ErrorCode::RuntimeTooWeak | ErrorCode::Forbidden | ErrorCode::Unauthenticated => {
+            Exit::Refused
+        }
+        ErrorCode::LimitRefused | ErrorCode::NoSpace | ErrorCode::NoCapacity => Exit::Limit,
         ErrorCode::ShuttingDown => Exit::Unreachable,
-        ErrorCode::RuntimeUnavailable | ErrorCode::NetworkUnavailable => Exit::Unavailable,
+        ErrorCode::RuntimeUnavailable | ErrorCode::NetworkUnavailable | ErrorCode::Unsupported => Exit::Unavailable,
         _ => Exit::Failed,
     }
 }

@@ -92,6 +92,8 @@ fn run(cli: Cli, format: Format) -> Result<u8> {
     let endpoint = Endpoint::of(&cli.global, |name| std::env::var_os(name))?;
     match cli.command {
         Command::Serve(args) => commands::serve::run(&endpoint, &args),
+        Command::Operator(args) => commands::operator::run(args),
+        Command::Cluster(args) => commands::cluster::run(args),
         Command::Completion(args) => commands::completion::run(&args),
         Command::ExitCodes => output::line(exit::TABLE).map(|()| 0),
         Command::Reference => output::print(&reference::page()).map(|()| 0),
@@ -107,8 +109,8 @@ fn run(cli: Cli, format: Format) -> Result<u8> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {
     use commands::{
-        attach, cp, create, doctor, exec, image, inspect, kill, logs, ls, pause, ps, rm, run, set, setup, shell, start,
-        stop, verify, wait,
+        attach, cp, create, doctor, exec, image, inspect, key, kill, logs, ls, pause, ps, rm, run, set, setup, shell,
+        start, stop, verify, wait,
     };
     match command {
         Command::Run(args) => run::run(context, args).await,
@@ -132,9 +134,11 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Set(args) => set::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
         Command::Image(args) => image::run(context, args).await,
+        Command::Key(args) => key::run(context, args).await,
         Command::Setup(args) => setup::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
-        Command::Serve(_) | Command::Completion(_) | Command::ExitCodes | Command::Reference => Ok(0),
+        Command::Serve(_) | Command::Operator(_) | Command::Cluster(_) => Ok(0),
+        Command::Completion(_) | Command::ExitCodes | Command::Reference => Ok(0),
     }
 }
 

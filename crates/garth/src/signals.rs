@@ -44,6 +44,18 @@ impl FromStr for SignalName {
     }
 }
 
+/// Waits until this program is to end.
+pub async fn asked_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 /// Signals that wait to be passed on.
 #[derive(Debug)]
 pub struct Signals(Vec<(Stream, Signal, SignalScope)>);

@@ -34,8 +34,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("garth-api", &["garth-spec"]),
-    ("garth-server", &["garth-api", "garth-engine", "garth-spec"]),
-    ("garth", &["garth-api", "garth-server", "garth-protocol", "garth-spec", "garth-agent-binary", "garth-kernel"]),
+    ("garth-cluster", &["garth-spec"]),
+    ("garth-server", &["garth-api", "garth-engine", "garth-cluster", "garth-spec"]),
+    (
+        "garth",
+        &[
+            "garth-api",
+            "garth-server",
+            "garth-cluster",
+            "garth-protocol",
+            "garth-spec",
+            "garth-agent-binary",
+            "garth-kernel",
+        ],
+    ),
     ("garth-bench", &["garth-api", "garth-kernel", "garth-protocol", "garth-spec"]),
 ];
 

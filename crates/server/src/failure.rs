@@ -20,6 +20,15 @@ impl Failure {
         self
     }
 
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        self.maybe_hint(Some(hint.into()))
+    }
+
+    pub(crate) fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.0.hint = hint.or(self.0.hint);
+        self
+    }
+
     /// The error as the wire has it.
     pub(crate) fn into_error(self) -> Error {
         *self.0
@@ -91,6 +100,7 @@ fn code(kind: &ErrorKind) -> ErrorCode {
 fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -103,12 +113,14 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::LimitRefused
         | ErrorCode::ImageRefused
         | ErrorCode::RuntimeUnavailable
-        | ErrorCode::RuntimeTooWeak => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorCode::RuntimeTooWeak
+        | ErrorCode::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::AgentUnreachable => StatusCode::BAD_GATEWAY,
-        ErrorCode::NetworkUnavailable | ErrorCode::StorageUnavailable | ErrorCode::ShuttingDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorCode::AgentUnreachable | ErrorCode::ClusterFailed => StatusCode::BAD_GATEWAY,
+        ErrorCode::NetworkUnavailable
+        | ErrorCode::StorageUnavailable
+        | ErrorCode::NoCapacity
+        | ErrorCode::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::SetupFailed
         | ErrorCode::StartFailed
         | ErrorCode::StopFailed

@@ -11,8 +11,10 @@
 //! project, and reads nothing of what passes through the proxy.
 #![forbid(unsafe_code)]
 
+mod engine;
 mod failure;
 mod input;
+mod keys;
 mod openapi;
 mod peer;
 mod router;
@@ -25,10 +27,11 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use garth_cluster::EngineConfig as ClusterConfig;
 pub use garth_engine::GuestConfig;
 pub use openapi::openapi;
 pub use routes::doctor::probe as doctor;
-pub use serve::{ServeConfig, ServeError, run};
+pub use serve::{EngineChoice, ServeConfig, ServeError, log_as_json, run};
 
 /// The steps at which a daemon built with the feature `fault` can be killed by `GARTH_FAULT`.
 pub use garth_engine::FAULT_POINTS;

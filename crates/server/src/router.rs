@@ -6,19 +6,21 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use garth_api::{ErrorCode, routes};
-use garth_engine::Engine;
 use jiff::Timestamp;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as documented;
 
+use crate::engine::Engine;
 use crate::failure::Failure;
-use crate::routes::{agent, doctor, hold, images, projects, setup, verify, version};
+use crate::keys::Keys;
+use crate::routes::{agent, doctor, hold, images, keys, projects, setup, verify, version};
 use crate::{openapi, peer};
 
 /// What every handler can see.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) engine: Engine,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) data_dir: Arc<Path>,
     pub(crate) started_at: Timestamp,
 }
@@ -41,6 +43,8 @@ pub(crate) fn documented() -> OpenApiRouter<App> {
         .routes(documented!(hold::hold))
         .routes(documented!(images::list, images::import))
         .routes(documented!(images::inspect, images::remove))
+        .routes(documented!(keys::list, keys::create))
+        .routes(documented!(keys::revoke))
         .routes(documented!(doctor::doctor))
         .routes(documented!(setup::microvm))
 }
@@ -53,6 +57,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/projects/{name}/agent/{*path}", any(agent::proxy))
         .layer(from_fn_with_state(app.clone(), peer::guard))
         .route(routes::OPENAPI, get(openapi::serve))
+        .route(routes::HEALTH, get(async || http::StatusCode::NO_CONTENT))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(app)

@@ -16,6 +16,7 @@ mod id;
 mod limits;
 mod name;
 mod network;
+pub mod pod;
 mod probe;
 mod project;
 mod runtime;

@@ -289,7 +289,7 @@ fn fill(file: &mut File, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
 }
 
 fn dress(fd: impl AsFd, facts: Facts) -> Result<(), Errno> {
-    facts.own(&fd)?;
+    facts.own_as_may_be(&fd)?;
     facts.dress(&fd)
 }
 
@@ -322,7 +322,7 @@ fn fifo_at(place: &Place<'_>, facts: Facts) -> Result<(), Refusal> {
 /// For what cannot be opened without consequences.
 fn dress_name(place: &Place<'_>, facts: Facts) -> Result<(), Refusal> {
     let (directory, name) = (&place.directory, place.name);
-    let dressed = facts.own_name(directory, name).and_then(|()| facts.date_name(directory, name));
+    let dressed = facts.own_name_as_may_be(directory, name).and_then(|()| facts.date_name(directory, name));
     dressed.map_err(|error| place.refused(error))
 }
 

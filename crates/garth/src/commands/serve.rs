@@ -1,13 +1,16 @@
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use garth_agent_binary::AGENT;
 use garth_kernel::descriptors;
-use garth_server::{GuestConfig, ServeConfig};
+use garth_server::{ClusterConfig, EngineChoice, GuestConfig, ServeConfig};
 use garth_spec::Accel;
 
 use crate::daemon::{Endpoint, Report};
+use crate::duration;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -20,6 +23,9 @@ pub struct Serve {
     /// Socket to listen at [default: garth.sock in the data directory]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Address and port to listen at as well, for callers with a key (`garth key create`); nothing is encrypted
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// Directory for what all daemons of the machine share: kernels and files of guests
     #[arg(
         long,
@@ -32,9 +38,39 @@ pub struct Serve {
     /// What may run microVMs: kvm; tcg, QEMU's translator, slower; or auto, tcg where kvm does not work
     #[arg(long, value_name = "WHAT", env = "GARTH_ACCEL", hide_env_values = true, default_value = "auto", value_parser = accel)]
     pub accel: Accel,
+    /// Where sandboxes live: local, this machine; or kubernetes, the cluster that KUBECONFIG or the Pod's account leads to
+    #[arg(long, value_name = "ENGINE", default_value = "local")]
+    pub engine: EngineName,
+    #[command(flatten)]
+    pub cluster: Cluster,
     /// Started by another command: own session, first line of output says whether it works
     #[arg(long, hide = true)]
     pub background: bool,
+}
+
+/// Where sandboxes live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    Local,
+    Kubernetes,
+}
+
+/// What is said of a cluster.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --engine kubernetes")]
+pub struct Cluster {
+    /// Namespace of the projects
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+    /// Namespace of this gateway, where keys are kept
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide_env_values = true, default_value = "garth")]
+    pub own_namespace: String,
+    /// Image of projects that name none
+    #[arg(long, value_name = "IMAGE", default_value = "debian:12")]
+    pub default_image: String,
+    /// How long a start may wait for a node
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
+    pub start_within: Duration,
 }
 
 fn accel(word: &str) -> std::result::Result<Accel, String> {
@@ -51,8 +87,19 @@ pub fn run(endpoint: &Endpoint, args: &Serve) -> Result<u8> {
     let ready = if args.background { Some(step_back()?) } else { None };
     let told = ready.as_ref().map(std::os::fd::OwnedFd::try_clone).transpose();
     let told = told.map_err(|error| Failure::io("cannot start", &error))?;
-    let guests = GuestConfig { cache_dir: args.cache_dir.clone(), accel: args.accel };
-    let config = ServeConfig { data_dir: data_dir.clone(), socket, guests, agent: AGENT, ready };
+    let engine = match args.engine {
+        EngineName::Local => {
+            let guests = GuestConfig { cache_dir: args.cache_dir.clone(), accel: args.accel };
+            EngineChoice::Local { guests, agent: AGENT }
+        }
+        EngineName::Kubernetes => EngineChoice::Cluster(ClusterConfig {
+            namespace: args.cluster.namespace.clone(),
+            own_namespace: args.cluster.own_namespace.clone(),
+            default_image: args.cluster.default_image.clone(),
+            start_within: args.cluster.start_within,
+        }),
+    };
+    let config = ServeConfig { data_dir: data_dir.clone(), socket, listen: args.listen, engine, ready };
     let Err(error) = garth_server::run(config) else { return Ok(0) };
     let taken = error.is_taken();
     let failure = Failure { exit: Exit::Unreachable, ..error.report().into() };

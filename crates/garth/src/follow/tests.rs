@@ -138,7 +138,7 @@ fn world(turns: Vec<Turn>) -> World {
     let dir = tempfile::tempdir().expect("dir");
     let socket = dir.path().join("s");
     let asked = daemon(socket.clone(), turns);
-    let context = Context::new(Endpoint::Socket(socket), Format::Text);
+    let context = Context::new(Endpoint::Elsewhere(garth_api::Place::Socket(socket)), Format::Text);
     World { context, project: "web".parse().expect("name"), asked, _dir: dir }
 }
 

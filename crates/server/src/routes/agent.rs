@@ -1,15 +1,13 @@
 //! The way through to the agent: bytes in, bytes out, nothing kept.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use garth_api::{ErrorBody, ErrorCode, routes};
-use garth_engine::StartPolicy;
 use garth_spec::ProjectName;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Uri};
-use http_body_util::BodyExt as _;
 
+use crate::engine::StartPolicy;
 use crate::failure::Failure;
 use crate::input::Name;
 use crate::router::App;
@@ -41,13 +39,11 @@ pub(crate) async fn proxy(
     head.uri = inner(&head.uri, &name)?;
     head.headers.remove(routes::START_HEADER);
     drop_hops(&mut head.headers);
-    let link = app.engine.agent(&name, policy).await?;
-    let body = body.map_err(Into::into).boxed_unsync();
-    let mut answer = link.send(Request::from_parts(head, body)).await?;
+    let mut answer = app.engine.send(&name, policy, Request::from_parts(head, body)).await?;
     drop_hops(answer.headers_mut());
     // What an agent says is never taken for the daemon's word.
     answer.headers_mut().remove(routes::ERROR_HEADER);
-    Ok(answer.map(Body::new))
+    Ok(answer)
 }
 
 fn policy(headers: &HeaderMap) -> Result<StartPolicy, Failure> {

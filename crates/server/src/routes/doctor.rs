@@ -10,12 +10,17 @@ use crate::view;
 /// What works on this machine, what does not, and the command that fixes it.
 #[utoipa::path(get, path = "/v1/doctor", responses((status = 200, body = Doctor), (status = "5XX", body = ErrorBody)))]
 pub(crate) async fn doctor(State(app): State<App>) -> Result<Json<Doctor>, Failure> {
-    Ok(Json(report(app.engine.findings().await?)))
+    Ok(Json(report(local(&app)?.findings().await?)))
 }
 
 /// What works on this machine, without a daemon.
 pub fn probe(agent: &[u8], guests: &GuestConfig) -> Doctor {
     report(garth_engine::probe(&Here { agent, guests }))
+}
+
+/// A cluster is looked at with other eyes.
+fn local(app: &App) -> Result<&garth_engine::Engine, Failure> {
+    app.engine.local("what this machine can do", "`garth doctor --cluster` looks at the cluster")
 }
 
 fn report(found: Findings) -> Doctor {

@@ -14,14 +14,15 @@ use crate::view;
 
 /// All images, by name.
 #[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList)))]
-pub(crate) async fn list(State(app): State<App>) -> Answer<ImageList> {
-    let (images, projects) = (app.engine.images(), app.engine.list());
+pub(crate) async fn list(State(app): State<App>) -> Result<Answer<ImageList>, Failure> {
+    let engine = local(&app)?;
+    let (images, projects) = (engine.images(), engine.list());
     let mut images: Vec<_> = images.iter().map(|image| view::image(image, &projects)).collect();
     if !images.iter().any(|image| image.name == ImageName::host()) {
         images.push(view::host_image());
         images.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    Answer(ImageList { images })
+    Ok(Answer(ImageList { images }))
 }
 
 /// One image.
@@ -30,8 +31,9 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<ImageList> {
     responses((status = 200, body = Image), (status = 404, body = ErrorBody))
 )]
 pub(crate) async fn inspect(State(app): State<App>, Name(name): Name<ImageName>) -> Result<Answer<Image>, Failure> {
-    match app.engine.image(&name) {
-        Ok(image) => Ok(Answer(view::image(&image, &app.engine.list()))),
+    let engine = local(&app)?;
+    match engine.image(&name) {
+        Ok(image) => Ok(Answer(view::image(&image, &engine.list()))),
         Err(_) if name == ImageName::host() => Ok(Answer(view::host_image())),
         Err(error) => Err(error.into()),
     }
@@ -60,12 +62,13 @@ pub(crate) async fn import(
     Asked(Import { name, format }): Asked<Import>,
     body: Body,
 ) -> Result<(StatusCode, Answer<Image>), Failure> {
+    let engine = local(&app)?;
     let mut body = Upload::new(body);
-    let imported = if name == ImageName::host() || app.engine.image(&name).is_ok() {
+    let imported = if name == ImageName::host() || engine.image(&name).is_ok() {
         // Said before gigabytes are read; the engine says so again if another import wins meanwhile.
         Err(Failure::new(ErrorCode::AlreadyExists, format!("image {name} exists already")))
     } else {
-        body.import(&app.engine, name, known(format)).await
+        body.import(engine, name, known(format)).await
     };
     match imported {
         Ok(image) => Ok((StatusCode::CREATED, Answer(view::image(&image, &[])))),
@@ -74,6 +77,10 @@ pub(crate) async fn import(
             Err(failure)
         }
     }
+}
+
+fn local(app: &App) -> Result<&garth_engine::Engine, Failure> {
+    app.engine.local("an image of Garth's own", "name an image that the cluster's nodes can pull")
 }
 
 fn known(format: ImageFormat) -> garth_engine::ImageFormat {
@@ -91,6 +98,6 @@ fn known(format: ImageFormat) -> garth_engine::ImageFormat {
     responses((status = 204), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub(crate) async fn remove(State(app): State<App>, Name(name): Name<ImageName>) -> Result<StatusCode, Failure> {
-    app.engine.remove_image(name).await?;
+    local(&app)?.remove_image(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

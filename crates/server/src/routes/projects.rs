@@ -1,30 +1,25 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use garth_api::{Changed, CreateProject, ErrorBody, NewSpec, Project, ProjectList, ProjectPatch, StopRequest};
-use garth_engine::NewProject;
-use garth_spec::{ProjectName, ProjectSpec};
+use garth_api::{Changed, CreateProject, ErrorBody, ErrorCode, Project, ProjectList, ProjectPatch, StopRequest};
+use garth_spec::ProjectName;
 use http::StatusCode;
 
 use crate::failure::Failure;
 use crate::input::{Json, Name};
+use crate::keys::Caller;
 use crate::peer::Peer;
 use crate::router::App;
-use crate::view;
 
 type Answered = Result<Answer<Project>, Failure>;
 
-fn answer(project: Arc<garth_engine::Project>) -> Answer<Project> {
-    Answer(view::project(&project))
-}
-
 /// All projects, by name.
 #[utoipa::path(get, path = "/v1/projects", responses((status = 200, body = ProjectList)))]
-pub(crate) async fn list(State(app): State<App>) -> Answer<ProjectList> {
-    let projects = app.engine.list();
-    Answer(ProjectList { projects: projects.iter().map(|project| view::project(project)).collect() })
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Answer<ProjectList> {
+    let mut projects = app.engine.list();
+    projects.retain(|project| caller.may_see(&project.name));
+    Answer(ProjectList { projects })
 }
 
 /// Makes a project; done when its disk stands.
@@ -35,17 +30,18 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<ProjectList> {
 pub(crate) async fn create(
     State(app): State<App>,
     peer: Peer,
+    caller: Caller,
     Json(new): Json<CreateProject>,
 ) -> Result<(StatusCode, Answer<Project>), Failure> {
+    match &new.name {
+        Some(name) => caller.check_project(name)?,
+        None if caller.projects.is_empty() => {}
+        None => return Err(Failure::new(ErrorCode::Forbidden, "your key is for certain projects: name one of them")),
+    }
     if !new.spec.spec().volumes.is_empty() {
         peer.check_root()?;
     }
-    let spec = match new.spec {
-        NewSpec::Whole(spec) => spec,
-        NewSpec::AtLeast(least, spec) => app.engine.at_least(least, &spec)?,
-    };
-    let new = NewProject { name: new.name, ephemeral: new.ephemeral, spec };
-    Ok((StatusCode::CREATED, answer(app.engine.create(new).await?)))
+    Ok((StatusCode::CREATED, Answer(app.engine.create(new).await?)))
 }
 
 /// One project, with what its sandbox and its disk use.
@@ -54,7 +50,7 @@ pub(crate) async fn create(
     responses((status = 200, body = Project), (status = 404, body = ErrorBody))
 )]
 pub(crate) async fn inspect(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
-    Ok(Answer(view::inspection(&app.engine.inspect(&name).await?)))
+    Ok(Answer(app.engine.inspect(&name).await?))
 }
 
 /// Changes a project: limits at once, the rest at the next start; another runtime stops it.
@@ -71,26 +67,7 @@ pub(crate) async fn patch(
     if !patch.volumes.is_empty() {
         peer.check_root()?;
     }
-    let changed = app.engine.change(&name, |spec| patch.apply(spec)).await?;
-    let at_next_start =
-        if changed.project.state.has_sandbox() { waiting(&changed.before, &changed.project.spec) } else { Vec::new() };
-    Ok(Answer(Changed { project: view::project(&changed.project), at_next_start, stopped: changed.stopped }))
-}
-
-/// The fields in which a running sandbox still is what it was.
-fn waiting(before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
-    let differs = [
-        ("network", before.network != after.network),
-        ("env", before.env != after.env),
-        ("user", before.user != after.user),
-        ("workdir", before.workdir != after.workdir),
-        ("init", before.init != after.init),
-        ("read_only", before.read_only != after.read_only),
-        ("capabilities", before.capabilities != after.capabilities),
-        ("volumes", before.volumes != after.volumes),
-        ("no_new_privs", before.no_new_privs != after.no_new_privs),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field.to_owned()).collect()
+    Ok(Answer(app.engine.patch(&name, &patch).await?))
 }
 
 /// Deletes a project and its disk, running or not.
@@ -109,7 +86,7 @@ pub(crate) async fn remove(State(app): State<App>, Name(name): Name<ProjectName>
     responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub(crate) async fn start(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
-    Ok(answer(app.engine.start(&name).await?))
+    Ok(Answer(app.engine.start(&name).await?))
 }
 
 /// Pauses a running project: done when nothing in its sandbox runs. Its memory and its addresses stay. One that is
@@ -119,7 +96,7 @@ pub(crate) async fn start(State(app): State<App>, Name(name): Name<ProjectName>)
     responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub(crate) async fn pause(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
-    Ok(answer(app.engine.pause(&name).await?))
+    Ok(Answer(app.engine.pause(&name).await?))
 }
 
 /// Has a paused project go on where it was. One that runs does already.
@@ -128,7 +105,7 @@ pub(crate) async fn pause(State(app): State<App>, Name(name): Name<ProjectName>)
     responses((status = 200, body = Project), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub(crate) async fn resume(State(app): State<App>, Name(name): Name<ProjectName>) -> Answered {
-    Ok(answer(app.engine.resume(&name).await?))
+    Ok(Answer(app.engine.resume(&name).await?))
 }
 
 /// Stops a project; done when nothing of its sandbox is left.
@@ -141,7 +118,7 @@ pub(crate) async fn stop(
     Name(name): Name<ProjectName>,
     Json(stop): Json<StopRequest>,
 ) -> Answered {
-    Ok(answer(app.engine.stop(&name, grace(&stop)).await?))
+    Ok(Answer(app.engine.stop(&name, grace(&stop)).await?))
 }
 
 /// Stops a project, if it runs, and starts it.
@@ -154,7 +131,7 @@ pub(crate) async fn restart(
     Name(name): Name<ProjectName>,
     Json(stop): Json<StopRequest>,
 ) -> Answered {
-    Ok(answer(app.engine.restart(&name, grace(&stop)).await?))
+    Ok(Answer(app.engine.restart(&name, grace(&stop)).await?))
 }
 
 /// A day at most: a deadline beyond that is a mistake, and overflows no clock.

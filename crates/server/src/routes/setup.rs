@@ -27,11 +27,13 @@ const AHEAD: usize = 16;
 )]
 pub(crate) async fn microvm(State(app): State<App>, Json(ask): Json<SetupMicrovm>) -> Result<Response, Failure> {
     let kernel = kernel(ask)?;
+    let engine =
+        app.engine.local("to set this machine up", "the nodes of a cluster are set up by who runs it")?.clone();
     let (sender, events) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let progress = sender.clone();
         let say = move |how_far| drop(progress.try_send(SetupEvent::Progress(seen(how_far))));
-        let last = match app.engine.setup_microvm(kernel, say).await {
+        let last = match engine.setup_microvm(kernel, say).await {
             Ok(report) => SetupEvent::Done(files(report)),
             Err(error) => SetupEvent::Failed(Failure::from(error).into_error()),
         };

@@ -6,7 +6,6 @@ use garth_spec::ProjectName;
 use crate::failure::Failure;
 use crate::input::Name;
 use crate::router::App;
-use crate::view;
 
 /// Checks the boundary of a project's sandbox, from inside it and from this host, and keeps the outcome; a stopped
 /// project is started. A check that fails is part of the answer, not an error.
@@ -18,5 +17,5 @@ pub(crate) async fn verify(
     State(app): State<App>,
     Name(name): Name<ProjectName>,
 ) -> Result<Answer<Verification>, Failure> {
-    Ok(Answer(view::verification(app.engine.verify(&name).await?)))
+    Ok(Answer(app.engine.verify(&name).await?))
 }

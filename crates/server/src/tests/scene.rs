@@ -21,7 +21,14 @@ impl Scene {
         let engine = Engine::fake(dir.path()).await.expect("engine");
         let path = dir.path().join("garth.sock");
         let listener = socket::listen(&path).expect("listen");
-        let app = App { engine: engine.clone(), data_dir: dir.path().into(), started_at: Timestamp::now() };
+        let app = App {
+            engine: crate::engine::Engine::Local(engine.clone()),
+            keys: std::sync::Arc::new(crate::keys::Keys::new(crate::keys::KeyStore::File(
+                dir.path().join("keys.json"),
+            ))),
+            data_dir: dir.path().into(),
+            started_at: Timestamp::now(),
+        };
         tokio::spawn(async move { axum::serve(listener, router(app)).await });
         Self { client: Client::new(path), engine, dir }
     }

@@ -1,0 +1,380 @@
+//! What is to be done about one project: a pure function of what is seen of it.
+//!
+//! It is called after every change and must come to the same end from any state, whatever was lost or done twice:
+//! each intent is right by itself, and what is not seen yet is decided again once it is.
+
+mod class;
+mod condition;
+mod ending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::render::{self, PROJECT_LABEL, Settings, Template};
+use crate::resources::{
+    Claim, DesiredState, Ended, EndedReason, HELD_UNTIL, IsolationClass, OnDelete, Project, ProjectStatus,
+    SandboxStatus,
+};
+
+pub use class::{Unavailable, choose};
+pub use condition::{Reason, Standing};
+
+/// What keeps a project's object until its sandbox is gone and its disk is dealt with.
+pub const FINALIZER: &str = "garth.dev/disk";
+
+/// What the operator sees when it decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// The project.
+    pub project: &'a Project,
+    /// The Pod that has its name, whoever made it.
+    pub pod: Option<&'a Pod>,
+    /// The claim that has its disk's name, whoever made it.
+    pub claim: Option<&'a PersistentVolumeClaim>,
+    /// Its NetworkPolicy.
+    pub policy: Option<&'a NetworkPolicy>,
+    /// Every isolation class.
+    pub classes: &'a [Arc<IsolationClass>],
+    /// The names of every RuntimeClass.
+    pub runtime_classes: &'a BTreeSet<String>,
+    /// What the API server said when it last refused something of this project.
+    pub refusal: Option<&'a str>,
+    /// The operator's settings.
+    pub settings: &'a Settings,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful at a time, for a moment")]
+pub enum Intent {
+    /// Keeps the project's object until this operator lets it go.
+    AddFinalizer,
+    /// Lets the project's object go.
+    RemoveFinalizer,
+    /// Deletes the project, whom nobody holds any more, with its disk.
+    DeleteProject,
+    /// Makes the disk.
+    CreateClaim(PersistentVolumeClaim),
+    /// Makes the disk as large as it is to be.
+    GrowClaim(PersistentVolumeClaim),
+    /// Deletes the disk with its files.
+    DeleteClaim,
+    /// Makes the token, unless it is there.
+    CreateSecret,
+    /// Says what reaches the sandbox and what it reaches.
+    ApplyPolicy(NetworkPolicy),
+    /// Makes the sandbox.
+    CreatePod(Pod),
+    /// Ends this sandbox and no other.
+    DeletePod {
+        /// The Pod's UID.
+        uid: String,
+    },
+    /// Says how the project is.
+    SetStatus(ProjectStatus),
+    /// Tells whoever looks at the project's events.
+    Tell(Standing),
+}
+
+/// What to do, in this order, and when to look again if nothing happens.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    /// In this order; one that fails ends the rest.
+    pub intents: Vec<Intent>,
+    /// When to look again.
+    pub again: Option<Duration>,
+}
+
+/// Decides.
+pub fn decide(observed: &Observed<'_>) -> Decision {
+    let project = observed.project;
+    if project.metadata.deletion_timestamp.is_some() {
+        return remove(observed);
+    }
+    if !project.finalizers().iter().any(|name| name == FINALIZER) {
+        return Decision { intents: vec![Intent::AddFinalizer], again: None };
+    }
+    let held = project.spec.ephemeral.then(|| held_until(project).unwrap_or(observed.now));
+    if held.is_some_and(|until| until <= observed.now) {
+        return Decision { intents: vec![Intent::DeleteProject], again: None };
+    }
+    let mut intents = Vec::new();
+    let mut status = project.status.clone().unwrap_or_default();
+    let class = choose(project, observed.classes, observed.runtime_classes);
+    let disk = disk(observed, &mut intents);
+    if disk.is_ok() {
+        accompany(observed, &mut intents);
+    }
+    let foreign = observed.pod.is_some_and(|pod| !is_ours(pod, project));
+    let (standing, again) = match (disk, class) {
+        (Err(standing), _) => (standing, None),
+        _ if foreign => (Standing::new(Reason::NameTaken, condition::pod_taken(project)), None),
+        (Ok(()), class) => sandbox(observed, class, &mut status, &mut intents),
+    };
+    if let Some(claim) = observed.claim {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.clone());
+        status.claim = Some(Claim { name: claim.name_any(), phase });
+    }
+    let standing = match observed.refusal {
+        Some(refusal) if !standing.reason.is_trouble() => Standing::new(Reason::Refused, condition::refused(refusal)),
+        _ => standing,
+    };
+    say(observed, status, standing, &mut intents);
+    let let_go = held.map(|until| until.duration_since(observed.now).unsigned_abs());
+    Decision { intents, again: again.into_iter().chain(let_go).min() }
+}
+
+fn held_until(project: &Project) -> Option<Timestamp> {
+    project.annotations().get(HELD_UNTIL)?.parse().ok()
+}
+
+/// Ends the sandbox first: a disk is never deleted, nor a project forgotten, while something may write to it.
+fn remove(observed: &Observed<'_>) -> Decision {
+    let project = observed.project;
+    let mut intents = Vec::new();
+    let pod = observed.pod.filter(|pod| is_ours(pod, project));
+    let claim = observed.claim.filter(|claim| belongs(claim, project));
+    if !project.finalizers().iter().any(|name| name == FINALIZER) {
+        return Decision::default();
+    }
+    if let Some(pod) = pod {
+        end(pod, &mut intents);
+        say_removing(observed, &mut intents);
+    } else if let Some(claim) = claim.filter(|_| project.spec.disk.on_delete == OnDelete::Delete) {
+        if claim.metadata.deletion_timestamp.is_none() {
+            intents.push(Intent::DeleteClaim);
+        }
+        say_removing(observed, &mut intents);
+    } else {
+        intents.push(Intent::RemoveFinalizer);
+    }
+    Decision { intents, again: None }
+}
+
+fn say_removing(observed: &Observed<'_>, intents: &mut Vec<Intent>) {
+    let status = observed.project.status.clone().unwrap_or_default();
+    say(observed, status, Standing::new(Reason::Removing, "it is being deleted"), intents);
+}
+
+/// Has the disk there, or says why it cannot be.
+fn disk(observed: &Observed<'_>, intents: &mut Vec<Intent>) -> Result<(), Standing> {
+    let project = observed.project;
+    let Some(claim) = observed.claim else {
+        // A new one would be empty: whoever lost the old one is told, instead of working on as if there had been no files.
+        let had = project.status.as_ref().and_then(|status| status.claim.as_ref()?.phase.as_deref());
+        if had == Some("Bound") {
+            return Err(Standing::new(Reason::DiskLost, condition::claim_lost(project)));
+        }
+        intents.push(Intent::CreateClaim(render::claim(project)));
+        return Ok(());
+    };
+    if !belongs(claim, project) {
+        return Err(Standing::new(Reason::NameTaken, condition::claim_taken(project)));
+    }
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(Standing::new(Reason::DiskBeingDeleted, condition::claim_going(project)));
+    }
+    if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
+        return Err(Standing::new(Reason::DiskLost, condition::volume_lost(project)));
+    }
+    let rendered = render::claim(project);
+    let size = |claim: &PersistentVolumeClaim| {
+        claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
+    };
+    // Written differently is no reason: the schema lets it only grow.
+    if size(claim) != size(&rendered) && size(claim).is_some() {
+        intents.push(Intent::GrowClaim(rendered));
+    }
+    Ok(())
+}
+
+/// What a sandbox needs beside its disk.
+fn accompany(observed: &Observed<'_>, intents: &mut Vec<Intent>) {
+    let policy = render::policy(observed.project, observed.settings);
+    if observed.policy.is_none_or(|there| there.spec != policy.spec) {
+        intents.push(Intent::ApplyPolicy(policy));
+    }
+}
+
+type Chosen<'a> = Result<Option<&'a IsolationClass>, Unavailable>;
+
+fn sandbox(
+    observed: &Observed<'_>,
+    class: Chosen<'_>,
+    status: &mut ProjectStatus,
+    intents: &mut Vec<Intent>,
+) -> (Standing, Option<Duration>) {
+    let project = observed.project;
+    let wanted = project.spec.desired_state == DesiredState::Running;
+    note_end(observed, wanted, status);
+    match (observed.pod, class) {
+        (Some(pod), class) if pod.metadata.deletion_timestamp.is_some() => {
+            describe(pod, status, class.ok().flatten());
+            (Standing::new(Reason::Stopping, "its sandbox is being ended"), None)
+        }
+        (Some(pod), _) if ending::of(pod).is_some() => {
+            end(pod, intents);
+            (Standing::new(Reason::Stopping, "its sandbox has ended; what is left of it is removed"), None)
+        }
+        (Some(pod), _) if !wanted => {
+            end(pod, intents);
+            (Standing::new(Reason::Stopping, "its sandbox is being ended"), None)
+        }
+        // It was started with a boundary that it can no longer have, or that is not the one that is asked for now.
+        (Some(pod), Err(unavailable)) => {
+            end(pod, intents);
+            (Standing::new(Reason::RuntimeUnavailable, unavailable.to_string()), None)
+        }
+        (Some(pod), Ok(class)) => {
+            if boundary(pod) != class.map(|class| class.name_any()) {
+                end(pod, intents);
+                return (Standing::new(Reason::Stopping, "it gets another runtime"), None);
+            }
+            describe(pod, status, class);
+            let is_current = Template::of(pod) == Some(render::template(project, class, observed.settings));
+            (condition::of_pod(pod, is_current), None)
+        }
+        (None, Err(unavailable)) => {
+            status.sandbox = None;
+            (Standing::new(Reason::RuntimeUnavailable, unavailable.to_string()), None)
+        }
+        (None, Ok(_)) if !wanted => {
+            status.sandbox = None;
+            status.failures = 0;
+            (Standing::new(Reason::Stopped, "nobody asks for it: set spec.desiredState to Running"), None)
+        }
+        (None, Ok(class)) => {
+            status.sandbox = None;
+            if let Some(wait) = back_off(status, observed.now) {
+                let last = status.ended.as_ref().and_then(|ended| ended.detail.clone()).unwrap_or_default();
+                let message = format!(
+                    "its sandbox ended {} times in a row soon after its start; the next is made in {} s. {last}",
+                    status.failures,
+                    wait.as_secs() + 1,
+                );
+                return (Standing::new(Reason::BackOff, message), Some(wait));
+            }
+            intents.push(Intent::CreateSecret);
+            intents.push(Intent::CreatePod(with_class(render::pod(project, class, observed.settings), class)));
+            (Standing::new(Reason::Starting, "its sandbox is being made"), None)
+        }
+    }
+}
+
+/// The annotation that says by which class a Pod was made; none for the plain default.
+const CLASS_ANNOTATION: &str = "garth.dev/isolation-class";
+
+fn with_class(mut pod: Pod, class: Option<&IsolationClass>) -> Pod {
+    if let Some(class) = class {
+        pod.annotations_mut().insert(CLASS_ANNOTATION.to_owned(), class.name_any());
+    }
+    pod
+}
+
+fn boundary(pod: &Pod) -> Option<String> {
+    pod.annotations().get(CLASS_ANNOTATION).cloned()
+}
+
+/// Notes how the last sandbox ended, once for each.
+fn note_end(observed: &Observed<'_>, wanted: bool, status: &mut ProjectStatus) {
+    let pod = observed.pod;
+    let gone = status.sandbox.as_ref().filter(|sandbox| pod.is_none_or(|pod| pod.uid().as_ref() != Some(&sandbox.uid)));
+    let (uid, reason, detail) = match (pod.and_then(|pod| Some((pod.uid()?, ending::of(pod)?))), gone) {
+        (Some((uid, ending)), _) => (uid, ending.reason, Some(ending.detail)),
+        (None, Some(sandbox)) if wanted => (sandbox.uid.clone(), EndedReason::Lost, None),
+        (None, Some(sandbox)) => (sandbox.uid.clone(), EndedReason::Stopped, None),
+        (None, None) => return,
+    };
+    if status.ended.as_ref().is_some_and(|ended| ended.uid == uid) {
+        return;
+    }
+    let started =
+        status.sandbox.as_ref().filter(|sandbox| sandbox.uid == uid).and_then(|sandbox| sandbox.started_at.clone());
+    let lasted = started.is_some_and(|Time(started)| observed.now.duration_since(started).unsigned_abs() >= LASTING);
+    status.failures = match reason {
+        // Someone took it away: that says nothing about the next.
+        EndedReason::Stopped | EndedReason::Lost => 0,
+        _ if lasted => 1,
+        _ => status.failures.saturating_add(1),
+    };
+    status.ended = Some(Ended { uid, at: Time(observed.now), reason, detail });
+}
+
+/// A sandbox that lived this long did not fail by its start.
+const LASTING: Duration = Duration::from_secs(60);
+
+/// The longest wait between a sandbox's end and the next.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// How long the next sandbox has to wait, if it does.
+fn back_off(status: &ProjectStatus, now: Timestamp) -> Option<Duration> {
+    // The first is made again at once.
+    let doublings = status.failures.checked_sub(2)?;
+    let wait = Duration::from_secs(10).saturating_mul(1 << doublings.min(6)).min(LONGEST_WAIT);
+    let Time(ended) = &status.ended.as_ref()?.at;
+    let since = now.duration_since(*ended).unsigned_abs();
+    wait.checked_sub(since).filter(|left| !left.is_zero())
+}
+
+/// What the status says of a Pod.
+fn describe(pod: &Pod, status: &mut ProjectStatus, class: Option<&IsolationClass>) {
+    let uid = pod.uid().unwrap_or_default();
+    let seen = pod.status.as_ref();
+    let was = status.sandbox.take().filter(|sandbox| sandbox.uid == uid);
+    let ready = condition::ready_since(pod);
+    status.sandbox = Some(SandboxStatus {
+        uid,
+        pod: pod.name_any(),
+        runtime: class.map_or_else(|| "default".to_owned(), |class| class.spec.runtime.clone()),
+        class: boundary(pod),
+        user_namespace: pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        address: seen.and_then(|status| status.pod_ip.clone()),
+        started_at: was.and_then(|was| was.started_at).or(ready),
+    });
+}
+
+/// Ends a Pod, unless that is under way.
+fn end(pod: &Pod, intents: &mut Vec<Intent>) {
+    if let Some(uid) = pod.uid().filter(|_| pod.metadata.deletion_timestamp.is_none()) {
+        intents.push(Intent::DeletePod { uid });
+    }
+}
+
+/// Whether this very project made the Pod; one of a project of the same name that is gone is not it.
+fn is_ours(pod: &Pod, project: &Project) -> bool {
+    pod.owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == project.uid().as_ref())
+}
+
+/// Whether a claim is the disk of a project of this name.
+fn belongs(claim: &PersistentVolumeClaim, project: &Project) -> bool {
+    claim.labels().get(PROJECT_LABEL) == Some(&project.name_any())
+}
+
+/// Puts the standing into the status, and tells of it when it is news.
+fn say(observed: &Observed<'_>, mut status: ProjectStatus, standing: Standing, intents: &mut Vec<Intent>) {
+    let project = observed.project;
+    status.observed_generation = project.metadata.generation;
+    status.state = Some(standing.reason.state());
+    let before = condition::ready(&status).map(|ready| ready.reason.clone());
+    condition::set(&mut status, &standing, project.metadata.generation, observed.now);
+    if project.status.as_ref() != Some(&status) {
+        intents.push(Intent::SetStatus(status));
+    }
+    if before.as_deref() != Some(standing.reason.word()) {
+        intents.push(Intent::Tell(standing));
+    }
+}

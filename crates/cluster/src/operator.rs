@@ -1,0 +1,84 @@
+//! The operator: has the cluster be what the projects ask for, as long as it is the one that leads.
+
+mod apply;
+mod lease;
+mod reconcile;
+mod sight;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::Client;
+use kube::runtime::controller;
+
+use crate::render::Settings;
+
+pub use lease::LeaseError;
+
+/// What an operator needs to know.
+#[derive(Debug, Clone)]
+pub struct OperatorConfig {
+    /// What it is told about the cluster.
+    pub settings: Settings,
+    /// A name of its own among the operators of this cluster: its Pod's.
+    pub identity: String,
+    /// Reconciliations at once.
+    pub concurrency: u16,
+}
+
+/// Why an operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Another leads, or the API server could not be asked for too long.
+    #[error("the operator no longer leads")]
+    Lease(#[from] LeaseError),
+    /// Something that it watches cannot be read.
+    #[error("the operator cannot see {what}")]
+    Blind {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// A task of its own ended.
+    #[error("a watch of the operator ended")]
+    WatchEnded,
+}
+
+/// How close to each other changes of one project are taken as one.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Waits until it leads, then reconciles until it no longer does; only then it returns.
+///
+/// # Errors
+/// When the lease is lost, or what it must see cannot be seen: let another process begin anew.
+pub async fn run(client: Client, config: OperatorConfig) -> Result<(), OperatorError> {
+    sight::check(&client).await?;
+    let lease = lease::Lease::new(client.clone(), &config.settings.namespace, &config.identity);
+    let held = lease.acquire().await?;
+    tracing::info!(identity = config.identity, "leads");
+    tokio::select! {
+        lost = held.keep() => Err(lost.into()),
+        ended = reconcile_all(client, config) => ended,
+    }
+}
+
+async fn reconcile_all(client: Client, config: OperatorConfig) -> Result<(), OperatorError> {
+    let (sight, changes, watches) = sight::open(&client);
+    // Half a picture looks like a loss.
+    sight.wait().await.map_err(|_| OperatorError::WatchEnded)?;
+    let projects = sight.projects.clone();
+    let context = reconcile::Context::new(client, sight, config.settings);
+    let limits = controller::Config::default().debounce(DEBOUNCE).concurrency(config.concurrency);
+    let applied = controller::applier(reconcile::run, reconcile::after_error, context, projects, changes, limits);
+    let reconciled = applied.for_each(|result| async {
+        if let Err(error) = result {
+            reconcile::log(&error);
+        }
+    });
+    tokio::select! {
+        () = reconciled => Err(OperatorError::WatchEnded),
+        () = watches => Err(OperatorError::WatchEnded),
+    }
+}

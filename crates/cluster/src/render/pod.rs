@@ -1,0 +1,255 @@
+use std::collections::BTreeMap;
+
+use garth_spec::{AgentConfig, pod as inside};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, HTTPGetAction,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretEnvSource, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
+
+use super::{Settings, claim_name, owned, secret_name};
+use crate::resources::{IsolationClass, Project, User};
+
+/// The annotation that says from which spec a Pod was made.
+const TEMPLATE_ANNOTATION: &str = "garth.dev/template";
+
+/// Who runs processes where root is not theirs.
+const UNPRIVILEGED: i64 = 1000;
+
+/// Where the agent is in a Pod.
+const BIN: &str = "/garth/bin";
+
+/// What a sandbox may write outside its disk: the image's files, /tmp, and the agent.
+const SCRATCH: &str = "4Gi";
+
+/// How long processes have between SIGTERM and SIGKILL, in seconds.
+const GRACE: i64 = 10;
+
+/// What of a spec only a new Pod has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(String);
+
+impl Template {
+    /// What a Pod was made from.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        pod.annotations().get(TEMPLATE_ANNOTATION).cloned().map(Self)
+    }
+}
+
+/// The template that a project's next Pod has.
+pub fn template(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> Template {
+    let spec = spec(project, class, settings);
+    let text = serde_json::to_vec(&spec).expect("a PodSpec has string keys only");
+    let digest = Sha256::digest(text);
+    Template(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A project's sandbox.
+pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> Pod {
+    let mut metadata = owned(project, project.name_any());
+    let Template(template) = template(project, class, settings);
+    // Neither autoscaler may move it away: what runs in it would end.
+    let annotations = [
+        (TEMPLATE_ANNOTATION, template.as_str()),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+    ];
+    metadata.annotations = Some(annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    Pod { metadata, spec: Some(spec(project, class, settings)), status: None }
+}
+
+fn spec(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> PodSpec {
+    let name = project.name_any();
+    let user = class.map_or(User::default(), |class| class.spec.user);
+    PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        host_users: class.and_then(|class| class.spec.host_users),
+        hostname: Some(name.clone()),
+        runtime_class_name: class.and_then(|class| class.spec.runtime_class_name.clone()),
+        node_selector: class.map(|class| class.spec.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        tolerations: class.map(tolerations).filter(|tolerations| !tolerations.is_empty()),
+        // One model of a sandbox's end: its Pod ends, and the operator makes another.
+        restart_policy: Some("Never".to_owned()),
+        termination_grace_period_seconds: Some(GRACE),
+        security_context: Some(PodSecurityContext {
+            fs_group: Some(UNPRIVILEGED),
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            ..pod_security(user)
+        }),
+        init_containers: Some(vec![installer(settings, user)]),
+        containers: vec![sandbox(project, user)],
+        volumes: Some(vec![
+            Volume { name: "agent".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
+            Volume {
+                name: "token".to_owned(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(secret_name(project)),
+                    default_mode: Some(0o440),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+            Volume {
+                name: "disk".to_owned(),
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: claim_name(&name),
+                    read_only: None,
+                }),
+                ..Volume::default()
+            },
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+/// Puts the agent beside the image's files, and makes the disk's directories.
+fn installer(settings: &Settings, user: User) -> Container {
+    Container {
+        name: "agent".to_owned(),
+        image: Some(settings.agent_image.clone()),
+        command: Some(words([inside::PROGRAM, "install", BIN, inside::DISK])),
+        volume_mounts: Some(vec![mount("agent", BIN, None), mount("disk", inside::DISK, None)]),
+        resources: Some(ResourceRequirements {
+            limits: Some(quantities([("cpu", "1"), ("memory", "64Mi")])),
+            requests: Some(quantities([("cpu", "10m"), ("memory", "64Mi")])),
+            claims: None,
+        }),
+        security_context: Some(container_security(user)),
+        ..Container::default()
+    }
+}
+
+fn sandbox(project: &Project, user: User) -> Container {
+    let spec = &project.spec;
+    let limits = [("cpu", &*spec.limits.cpus), ("memory", &*spec.limits.memory), ("ephemeral-storage", SCRATCH)];
+    // Processors are shared, memory is not: a node out of memory kills someone.
+    let requests = [("cpu", "50m"), ("memory", &*spec.limits.memory)];
+    let secret = |name: &String| EnvFromSource {
+        secret_ref: Some(SecretEnvSource { name: name.clone(), optional: None }),
+        ..EnvFromSource::default()
+    };
+    Container {
+        name: "sandbox".to_owned(),
+        image: Some(spec.image.clone()),
+        command: Some(words([inside::INSTALLED, "pod"])),
+        env: Some(vec![EnvVar {
+            name: inside::CONFIG_VARIABLE.to_owned(),
+            value: Some(literal(&config(project, user))),
+            value_from: None,
+        }]),
+        env_from: Some(spec.env_from_secrets.iter().map(secret).collect::<Vec<_>>()).filter(|list| !list.is_empty()),
+        ports: Some(vec![ContainerPort {
+            name: Some("agent".to_owned()),
+            container_port: inside::PORT.into(),
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/health".to_owned()),
+                port: IntOrString::Int(inside::PORT.into()),
+                ..HTTPGetAction::default()
+            }),
+            period_seconds: Some(1),
+            failure_threshold: Some(5),
+            ..Probe::default()
+        }),
+        resources: Some(ResourceRequirements {
+            limits: Some(quantities(limits)),
+            requests: Some(quantities(requests)),
+            claims: None,
+        }),
+        volume_mounts: Some(vec![
+            VolumeMount { read_only: Some(true), ..mount("agent", BIN, None) },
+            VolumeMount { read_only: Some(true), ..mount("token", "/garth/token", None) },
+            mount("disk", inside::STATE_DIR, Some(inside::STATE)),
+            mount("disk", &spec.disk.path, Some(inside::FILES)),
+        ]),
+        working_dir: Some("/".to_owned()),
+        security_context: Some(container_security(user)),
+        ..Container::default()
+    }
+}
+
+/// What the agent is told.
+fn config(project: &Project, user: User) -> String {
+    let spec = &project.spec;
+    let home = ("HOME".to_owned(), spec.disk.path.clone());
+    let env = spec.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let config = AgentConfig {
+        env: [home].into_iter().filter(|_| user == User::Unprivileged).chain(env).collect(),
+        user: match user {
+            User::Unprivileged => format!("{UNPRIVILEGED}:{UNPRIVILEGED}"),
+            User::Root => "root".to_owned(),
+        },
+        workdir: Some(spec.workdir.clone().unwrap_or_else(|| spec.disk.path.clone())),
+        no_new_privs: user == User::Unprivileged,
+        ..AgentConfig::default()
+    };
+    serde_json::to_string(&config).expect("a configuration is text and numbers")
+}
+
+fn pod_security(user: User) -> PodSecurityContext {
+    match user {
+        User::Unprivileged => PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(UNPRIVILEGED),
+            run_as_group: Some(UNPRIVILEGED),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        },
+        // Its runtime's own filter, or its own kernel, is the boundary; the node's filter would take mount(2) away.
+        User::Root => {
+            PodSecurityContext { run_as_user: Some(0), run_as_group: Some(0), ..PodSecurityContext::default() }
+        }
+    }
+}
+
+fn container_security(user: User) -> SecurityContext {
+    match user {
+        User::Unprivileged => SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+            ..SecurityContext::default()
+        },
+        User::Root => SecurityContext { privileged: Some(false), ..SecurityContext::default() },
+    }
+}
+
+fn tolerations(class: &IsolationClass) -> Vec<Toleration> {
+    let toleration = |taint: &crate::resources::Toleration| Toleration {
+        key: Some(taint.key.clone()),
+        operator: Some(if taint.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
+        value: taint.value.clone(),
+        effect: taint.effect.clone(),
+        toleration_seconds: None,
+    };
+    class.spec.tolerations.iter().map(toleration).collect()
+}
+
+fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        sub_path: sub_path.map(str::to_owned),
+        ..VolumeMount::default()
+    }
+}
+
+fn quantities<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Quantity> {
+    pairs.map(|(name, quantity)| (name.to_owned(), Quantity(quantity.to_owned()))).into()
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).into()
+}
+
+/// The kubelet expands `$(NAME)` in a variable's value and makes `$$` of it one `$`
+/// (kubernetes.io, Define Dependent Environment Variables).
+fn literal(value: &str) -> String {
+    value.replace('$', "$$")
+}

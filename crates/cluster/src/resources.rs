@@ -1,0 +1,26 @@
+//! The custom resources: what users write, and what the operator says about it.
+//!
+//! They are small on purpose: `kubectl apply` keeps a copy of what it applied in an annotation of 256 KiB at most.
+
+mod class;
+mod project;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+pub use class::{IsolationClass, IsolationClassSpec, Toleration, User};
+pub use project::{
+    Claim, DesiredState, DiskSpec, Ended, EndedReason, LimitsSpec, OnDelete, Project, ProjectSpec, ProjectStatus,
+    SandboxStatus, State,
+};
+
+/// The API group of all of them.
+pub const GROUP: &str = "garth.dev";
+
+/// What a `kubectl apply` makes the cluster know first.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [Project::crd(), IsolationClass::crd()]
+}
+
+/// The annotation that says until when somebody keeps an ephemeral project.
+pub const HELD_UNTIL: &str = "garth.dev/held-until";

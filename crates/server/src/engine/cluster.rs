@@ -1,0 +1,127 @@
+//! A cluster's projects as the wire has them.
+
+use garth_api::{Addresses, DiskUse, Ended, EndedReason, ErrorCode, Project, RuntimeReport};
+use garth_cluster::engine::{self, Engine, ErrorKind, NewProject};
+use garth_cluster::resources;
+use garth_spec::{ByteSize, Handler, ProjectName, ProjectSpec, ProjectState, RuntimeChoice};
+use jiff::Timestamp;
+
+use crate::failure::Failure;
+
+pub(super) fn list(engine: &Engine) -> Vec<Project> {
+    engine.list().iter().map(|one| project(engine, one)).collect()
+}
+
+pub(super) async fn create(
+    engine: &Engine,
+    name: Option<ProjectName>,
+    ephemeral: bool,
+    spec: ProjectSpec,
+) -> Result<Project, Failure> {
+    let name = name.unwrap_or_else(garth_engine::made_up_name);
+    Ok(project(engine, &*engine.create(NewProject { name, ephemeral, spec }).await?))
+}
+
+pub(super) fn project(engine: &Engine, project: &resources::Project) -> Project {
+    let status = project.status.clone().unwrap_or_default();
+    let state = state(project, status.state);
+    let sandbox = status.sandbox.as_ref().filter(|_| state.has_sandbox());
+    let spec = engine::spec(project, engine.default_image());
+    let choice = sandbox.and_then(|sandbox| sandbox.runtime.parse::<RuntimeChoice>().ok());
+    Project {
+        // The schema takes no name that is not one.
+        name: project
+            .metadata
+            .name
+            .as_deref()
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or_else(|_| garth_engine::made_up_name()),
+        id: engine::id(project),
+        state,
+        ephemeral: project.spec.ephemeral,
+        image_id: None,
+        runtime: RuntimeReport {
+            requested: spec.runtime,
+            effective: choice.map(RuntimeChoice::runtime),
+            handler: choice.and_then(handler),
+            accelerator: None,
+        },
+        spec,
+        sandbox_id: engine::sandbox_id(project).filter(|_| sandbox.is_some()),
+        pid: None,
+        addresses: sandbox
+            .and_then(|sandbox| sandbox.address.as_deref())
+            .map(|address| Addresses { ipv4: address.parse().ok(), ipv6: address.parse().ok() }),
+        usage: None,
+        disk: Some(DiskUse { used: None, limit: engine::disk_limit(project).map(ByteSize::bytes) }),
+        created_at: project.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, time),
+        started_at: sandbox.and_then(|sandbox| sandbox.started_at.as_ref()).map(time),
+        ended: status.ended.as_ref().map(ended),
+        verified: None,
+    }
+}
+
+fn state(project: &resources::Project, state: Option<resources::State>) -> ProjectState {
+    if project.metadata.deletion_timestamp.is_some() {
+        return ProjectState::Removing;
+    }
+    match state {
+        None => ProjectState::Creating,
+        Some(resources::State::Stopped | resources::State::Failed) => ProjectState::Stopped,
+        Some(resources::State::Starting) => ProjectState::Starting,
+        Some(resources::State::Running) => ProjectState::Running,
+        Some(resources::State::Stopping) => ProjectState::Stopping,
+        Some(resources::State::Removing) => ProjectState::Removing,
+    }
+}
+
+fn handler(choice: RuntimeChoice) -> Option<Handler> {
+    match choice {
+        RuntimeChoice::Only(handler) => Some(handler),
+        RuntimeChoice::Any(_) => None,
+    }
+}
+
+/// The two sides have different versions of one library.
+fn time(time: &garth_cluster::Time) -> Timestamp {
+    Timestamp::from_millisecond(time.0.as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn ended(ended: &resources::Ended) -> Ended {
+    Ended {
+        at: time(&ended.at),
+        reason: match ended.reason {
+            resources::EndedReason::Stopped => EndedReason::Stopped,
+            resources::EndedReason::Died | resources::EndedReason::OutOfMemory => EndedReason::Died,
+            resources::EndedReason::Evicted | resources::EndedReason::Lost => EndedReason::Lost,
+        },
+        detail: ended.detail.clone(),
+    }
+}
+
+impl From<engine::Error> for Failure {
+    fn from(error: engine::Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::NoProject(_) => ErrorCode::NotFound,
+            ErrorKind::ProjectExists(_) => ErrorCode::AlreadyExists,
+            ErrorKind::BeingRemoved(_) => ErrorCode::BeingRemoved,
+            ErrorKind::NotRunning(_) => ErrorCode::NotRunning,
+            ErrorKind::NotEphemeral(_) => ErrorCode::Conflict,
+            ErrorKind::Spec(_) | ErrorKind::Refused(_) => ErrorCode::InvalidRequest,
+            ErrorKind::Unsupported { .. } => ErrorCode::Unsupported,
+            ErrorKind::RuntimeUnavailable(_) => ErrorCode::RuntimeUnavailable,
+            ErrorKind::RuntimeTooWeak { .. } => ErrorCode::RuntimeTooWeak,
+            ErrorKind::Start { .. } => ErrorCode::StartFailed,
+            ErrorKind::NoCapacity(_) => ErrorCode::NoCapacity,
+            ErrorKind::Agent => ErrorCode::AgentUnreachable,
+            ErrorKind::Late(_) | ErrorKind::Token | ErrorKind::Forbidden(_) | ErrorKind::Api | ErrorKind::NoCluster => {
+                ErrorCode::ClusterFailed
+            }
+            ErrorKind::Closing => ErrorCode::ShuttingDown,
+            _ => ErrorCode::Internal,
+        };
+        let failure = Self::new(code, error.to_string()).maybe_hint(error.suggestion());
+        error.causes().into_iter().fold(failure, Self::because)
+    }
+}

@@ -1,0 +1,31 @@
+//! What an agent in a Kubernetes Pod and those who make the Pod must agree about.
+
+/// Where the agent listens, on every address of the Pod: the port of E2B's envd.
+pub const PORT: u16 = 49983;
+
+/// The header that shows an agent the token of its project.
+pub const TOKEN_HEADER: &str = "garth-agent-token";
+
+/// The file that holds the token.
+pub const TOKEN_FILE: &str = "/garth/token/token";
+
+/// The directory for what the agent keeps: on the project's disk, beside the files.
+pub const STATE_DIR: &str = "/garth/state";
+
+/// The variable that holds an [`crate::AgentConfig`] as JSON.
+pub const CONFIG_VARIABLE: &str = "GARTH_AGENT_CONFIG";
+
+/// Where the image of Garth has the agent.
+pub const PROGRAM: &str = "/garth-agent";
+
+/// Where the installer puts it in a Pod, beside the files of whatever image.
+pub const INSTALLED: &str = "/garth/bin/garth-agent";
+
+/// Where the installer sees the whole disk.
+pub const DISK: &str = "/garth/disk";
+
+/// The directory of the disk for the project's files.
+pub const FILES: &str = "files";
+
+/// The directory of the disk for what the agent keeps.
+pub const STATE: &str = "state";
