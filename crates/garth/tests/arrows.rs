@@ -36,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("garth-api", &["garth-spec"]),
     ("garth-server", &["garth-api", "garth-engine", "garth-spec"]),
     ("garth", &["garth-api", "garth-server", "garth-protocol", "garth-spec", "garth-agent-binary", "garth-kernel"]),
+    ("garth-cluster-lab", &[]),
     ("garth-bench", &["garth-api", "garth-kernel", "garth-protocol", "garth-spec"]),
 ];
 
