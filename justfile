@@ -6,6 +6,14 @@ test:
 build:
     cargo build --release -p garth
 
+# Leaves a real Kubernetes cluster running on this machine, for trying Garth by hand; needs root.
+cluster-up:
+    cargo run --quiet -p garth-cluster-lab -- up
+
+# Ends it, and cleans up.
+cluster-down:
+    cargo run --quiet -p garth-cluster-lab -- down
+
 # Measures Garth beside its peers: writes docs/benchmarks.{md,json,svg}. Extra words go to the benchmark.
 bench *args:
     benches/run {{args}}

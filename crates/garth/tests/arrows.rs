@@ -48,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "garth-kernel",
         ],
     ),
+    ("garth-cluster-lab", &[]),
     ("garth-bench", &["garth-api", "garth-kernel", "garth-protocol", "garth-spec"]),
 ];
 
