@@ -75,9 +75,10 @@ exec env --ignore-signal=CHLD "$@" >/dev/null 2>&1
 '
 
 exec 2>&1
+# One number is one place on the machine, wherever its files are.
+exec 9>"/run/lock/$group"
+flock -n 9 && [ ! -e "/sys/class/net/garth-lab$number" ] || { echo taken; exit 0; }
 mkdir -p "$(dirname "$state")"
-exec 9>"$state.lock"
-flock -n 9 || { echo taken; exit 0; }
 clean
 mkdir -m 755 "$state"
 make_cgroups
