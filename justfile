@@ -10,9 +10,9 @@ build:
 cluster-up:
     cargo run --quiet -p garth-cluster-lab -- up
 
-# Ends it, and cleans up.
-cluster-down:
-    cargo run --quiet -p garth-cluster-lab -- down
+# Ends all of them, or the one whose folder is given, and cleans up.
+cluster-down *folder:
+    cargo run --quiet -p garth-cluster-lab -- down {{folder}}
 
 # Measures Garth beside its peers: writes docs/benchmarks.{md,json,svg}. Extra words go to the benchmark.
 bench *args:

@@ -59,8 +59,9 @@ impl Component {
 /// Says its number, then is the program.
 const SAY_PID_AND_BECOME: &str = "echo $$ >\"$0\"; exec \"$@\"";
 
-/// The last bytes of a log that are shown.
-const TAIL: u64 = 4000;
+/// The last bytes of a log that are looked at, and the last lines of them that are shown.
+const TAIL: u64 = 16000;
+const LINES: usize = 25;
 
 /// A started one. It is dropped when it has ended, by a kill or with the place.
 pub struct Running {
@@ -127,7 +128,11 @@ pub fn log_tail(place: &Place, component: Component) -> String {
         Ok(bytes)
     };
     let bytes = read().unwrap_or_default();
-    format!("--- {}.log ---\n{}", component.program(), String::from_utf8_lossy(&bytes))
+    let text = String::from_utf8_lossy(&bytes);
+    // Half of what a healthy component says.
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("aches")).collect();
+    let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    format!("--- {}.log ---\n{last}\n", component.program())
 }
 
 fn log_path(place: &Place, component: Component) -> std::path::PathBuf {

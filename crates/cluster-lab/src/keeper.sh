@@ -50,7 +50,9 @@ mount --make-rshared /
 mount -t proc proc /proc
 # Where Kubernetes, containerd and CNI have fixed paths.
 for folder in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
-mkdir -p /run/lock /run/netns
+mkdir -p /run/lock /run/netns /run/proc
+# A Pod with users of its own may mount a /proc only if it could see a whole one: that at /proc is partly covered below.
+mount -t proc proc /run/proc
 # The kubelet would set these for the whole machine. It finds what it wants here.
 mkdir -p "$state/sysctls"
 while read -r name value; do
@@ -73,9 +75,10 @@ exec env --ignore-signal=CHLD "$@" >/dev/null 2>&1
 '
 
 exec 2>&1
+# One number is one place on the machine, wherever its files are.
+exec 9>"/run/lock/$group"
+flock -n 9 && [ ! -e "/sys/class/net/garth-lab$number" ] || { echo taken; exit 0; }
 mkdir -p "$(dirname "$state")"
-exec 9>"$state.lock"
-flock -n 9 || { echo taken; exit 0; }
 clean
 mkdir -m 755 "$state"
 make_cgroups

@@ -155,7 +155,13 @@ fn kubelet_config(place: &Place, authority: &Authority) -> serde_json::Value {
 pub fn is_ready(lab: &Lab) -> Result<bool> {
     let ready = "--output=jsonpath={.status.conditions[?(@.type=='Ready')].status}";
     // Not there at first.
-    Ok(lab.run(&["get", "node", NODE, ready]).is_ok_and(|status| status == "True"))
+    Ok(lab.run(&["get", "node", NODE, ready]).is_ok_and(|status| status == "True") && is_healthy(lab)?)
+}
+
+/// Whether the kubelet has begun its work. When it was started again the API server knows it as ready from before.
+fn is_healthy(lab: &Lab) -> Result<bool> {
+    let mut ask = lab.command(lab.program("busybox"));
+    Ok(ask.args(["wget", "-q", "-O-", "http://127.0.0.1:10248/healthz"]).output()?.status.success())
 }
 
 /// Folders of the machine as volumes, and their manifests.
