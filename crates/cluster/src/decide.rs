@@ -228,17 +228,17 @@ fn sandbox(
             (Standing::new(Reason::Stopping, "its sandbox has ended; what is left of it is removed"), None)
         }
         (Some(pod), _) if !wanted => {
-            end(pod, intents);
+            stop(observed, pod, status, intents);
             (Standing::new(Reason::Stopping, "its sandbox is being ended"), None)
         }
         // It was started with a boundary that it can no longer have, or that is not the one that is asked for now.
         (Some(pod), Err(unavailable)) => {
-            end(pod, intents);
+            stop(observed, pod, status, intents);
             (Standing::new(Reason::RuntimeUnavailable, unavailable.to_string()), None)
         }
         (Some(pod), Ok(class)) => {
             if boundary(pod) != class.map(|class| class.name_any()) {
-                end(pod, intents);
+                stop(observed, pod, status, intents);
                 return (Standing::new(Reason::Stopping, "it gets another runtime"), None);
             }
             describe(pod, status, class);
@@ -286,29 +286,39 @@ fn boundary(pod: &Pod) -> Option<String> {
     pod.annotations().get(CLASS_ANNOTATION).cloned()
 }
 
-/// Notes how the last sandbox ended, once for each.
+/// Notes how a sandbox ended that nobody here has ended, once for each.
 fn note_end(observed: &Observed<'_>, wanted: bool, status: &mut ProjectStatus) {
     let pod = observed.pod;
     let gone = status.sandbox.as_ref().filter(|sandbox| pod.is_none_or(|pod| pod.uid().as_ref() != Some(&sandbox.uid)));
-    let (uid, reason, detail) = match (pod.and_then(|pod| Some((pod.uid()?, ending::of(pod)?))), gone) {
-        (Some((uid, ending)), _) => (uid, ending.reason, Some(ending.detail)),
-        (None, Some(sandbox)) if wanted => (sandbox.uid.clone(), EndedReason::Lost, None),
-        (None, Some(sandbox)) => (sandbox.uid.clone(), EndedReason::Stopped, None),
-        (None, None) => return,
-    };
+    let taken_away = if wanted { EndedReason::Lost } else { EndedReason::Stopped };
+    match (pod.and_then(|pod| Some((pod, pod.uid()?, ending::of(pod)?))), gone) {
+        // Someone deleted it, and so it ended.
+        (Some((pod, uid, _)), _) if pod.metadata.deletion_timestamp.is_some() => {
+            note(status, uid, taken_away, None, observed.now);
+        }
+        (Some((_, uid, ending)), _) => note(status, uid, ending.reason, Some(ending.detail), observed.now),
+        (None, Some(sandbox)) => {
+            let uid = sandbox.uid.clone();
+            note(status, uid, taken_away, None, observed.now);
+        }
+        (None, None) => {}
+    }
+}
+
+/// Notes an end; the first word about a sandbox is the one that counts.
+fn note(status: &mut ProjectStatus, uid: String, reason: EndedReason, detail: Option<String>, now: Timestamp) {
     if status.ended.as_ref().is_some_and(|ended| ended.uid == uid) {
         return;
     }
-    let started =
-        status.sandbox.as_ref().filter(|sandbox| sandbox.uid == uid).and_then(|sandbox| sandbox.started_at.clone());
-    let lasted = started.is_some_and(|Time(started)| observed.now.duration_since(started).unsigned_abs() >= LASTING);
+    let started = status.sandbox.as_ref().filter(|sandbox| sandbox.uid == uid).and_then(|it| it.started_at.clone());
+    let lasted = started.is_some_and(|Time(started)| now.duration_since(started).unsigned_abs() >= LASTING);
     status.failures = match reason {
         // Someone took it away: that says nothing about the next.
         EndedReason::Stopped | EndedReason::Lost => 0,
         _ if lasted => 1,
         _ => status.failures.saturating_add(1),
     };
-    status.ended = Some(Ended { uid, at: Time(observed.now), reason, detail });
+    status.ended = Some(Ended { uid, at: Time(now), reason, detail });
 }
 
 /// A sandbox that lived this long did not fail by its start.
@@ -343,6 +353,12 @@ fn describe(pod: &Pod, status: &mut ProjectStatus, class: Option<&IsolationClass
         address: seen.and_then(|status| status.pod_ip.clone()),
         started_at: was.and_then(|was| was.started_at).or(ready),
     });
+}
+
+/// Ends a sandbox that is as it should be, only not wanted as it is.
+fn stop(observed: &Observed<'_>, pod: &Pod, status: &mut ProjectStatus, intents: &mut Vec<Intent>) {
+    note(status, pod.uid().unwrap_or_default(), EndedReason::Stopped, None, observed.now);
+    end(pod, intents);
 }
 
 /// Ends a Pod, unless that is under way.

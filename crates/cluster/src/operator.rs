@@ -49,12 +49,25 @@ pub enum OperatorError {
 /// How close to each other changes of one project are taken as one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// Waits until it leads, then reconciles until it no longer does; only then it returns.
+/// Leads whenever it can, and reconciles for as long as it leads.
 ///
 /// # Errors
-/// When the lease is lost, or what it must see cannot be seen: let another process begin anew.
+/// When what it must see cannot be seen: rights or definitions are missing.
 pub async fn run(client: Client, config: OperatorConfig) -> Result<(), OperatorError> {
     sight::check(&client).await?;
+    loop {
+        match lead(client.clone(), config.clone()).await {
+            // It begins anew, with nothing that it believed before.
+            Err(OperatorError::Lease(error @ (LeaseError::Taken(_) | LeaseError::NotRenewed(_)))) => {
+                tracing::warn!(%error, "no longer leads");
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Waits until it leads; returns once it no longer does.
+async fn lead(client: Client, config: OperatorConfig) -> Result<(), OperatorError> {
     let lease = lease::Lease::new(client.clone(), &config.settings.namespace, &config.identity);
     let held = lease.acquire().await?;
     tracing::info!(identity = config.identity, "leads");

@@ -1,0 +1,14 @@
+//! Garth on a real Kubernetes: its API server, scheduler, kubelet and containerd, with the rights of its own manifests.
+//!
+//! One cluster for all tests, one operator, and for each test a namespace with a gateway of its own.
+
+#[path = "../support/yard.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
+mod yard;
+
+mod access;
+mod faults;
+mod projects;
+mod refused;
+mod runtimes;
+mod stage;
