@@ -19,19 +19,29 @@ pub fn restrict(mount: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     set(mount, &libc::mount_attr { attr_set: flags, attr_clr: 0, propagation: 0, userns_fd: 0 })
 }
 
+/// Adds flags to a mount and all that is mounted below it.
+pub fn restrict_tree(mount: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: flags, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_by(mount, &attributes, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)
+}
+
 /// Takes a mount out of its peer group, so that what is mounted on it here shows nowhere else, and the other way round.
 pub fn seclude(mount: BorrowedFd<'_>) -> io::Result<()> {
     set(mount, &libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 })
 }
 
 fn set(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
+    set_by(mount, attributes, libc::AT_EMPTY_PATH)
+}
+
+fn set_by(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, flags: i32) -> io::Result<()> {
     // SAFETY: the path is an empty string, the structure one of this size; the kernel only reads both.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )

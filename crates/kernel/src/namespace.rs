@@ -140,6 +140,15 @@ pub fn join(descriptor: BorrowedFd<'_>, which: Join) -> io::Result<()> {
     rustix::thread::move_into_link_name_space(descriptor, Some(kind)).map_err(Into::into)
 }
 
+/// PROC_USER_INIT_INO of linux/proc_ns.h: the one user namespace whose number never changes.
+const MACHINES_USERS: u64 = 0xefff_fffd;
+
+/// Whether this process is in the user namespace that the machine began with. In any other, whatever its root may do,
+/// the kernel makes no device nodes, loads no program that judges devices, and shows no `trusted.` attributes.
+pub fn has_machines_users() -> io::Result<bool> {
+    Ok(rustix::fs::stat("/proc/self/ns/user")?.st_ino == MACHINES_USERS)
+}
+
 /// NS_GET_USERNS and NS_GET_PARENT of linux/nsfs.h.
 const GET_OWNER: libc::c_ulong = 0xb701;
 const GET_PARENT: libc::c_ulong = 0xb702;

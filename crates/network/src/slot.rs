@@ -250,8 +250,23 @@ pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> std::io::Re
 
 /// What takes the place of `CAP_NET_RAW` and, for users other than root, `CAP_NET_BIND_SERVICE`.
 pub(crate) fn allow_ping_and_low_ports() -> std::io::Result<()> {
-    sysctl::write("ipv4/ping_group_range", "0 2147483647")?;
+    sysctl::write(
+        "ipv4/ping_group_range",
+        &format!("0 {}", last_group(&std::fs::read_to_string("/proc/self/gid_map")?)),
+    )?;
     sysctl::write("ipv4/ip_unprivileged_port_start", "0")
+}
+
+/// The last group of this process's user namespace: what is beyond is no group there, and refused.
+fn last_group(map: &str) -> u32 {
+    // The highest that the setting takes (net/ipv4/ping.c).
+    const MOST: u32 = i32::MAX as u32;
+    let lines = map.lines().map(|line| line.split_whitespace().map(|number| number.parse().unwrap_or(0)));
+    let ends = lines.filter_map(|mut numbers| {
+        let (first, _, count): (u32, u32, u32) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        Some(first.saturating_add(count).saturating_sub(1))
+    });
+    ends.max().unwrap_or(0).min(MOST)
 }
 
 /// Which slots are in use. A slot that was given back is the last to be used again, so that packets
@@ -294,6 +309,19 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_group_is_one_that_the_user_namespace_has() {
+        let cases = [
+            ("         0          0 4294967295\n", 2_147_483_647),
+            ("         0 1879048192      65536\n", 65_535),
+            ("         0       1000          1\n         1     100000      65536\n", 65_536),
+            ("", 0),
+        ];
+        for (map, last) in cases {
+            assert_eq!(last_group(map), last, "{map}");
+        }
+    }
 
     #[test]
     fn a_slot_given_back_is_not_the_next_one_used() {

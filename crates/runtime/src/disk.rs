@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use garth_kernel::idmap;
+use garth_kernel::{idmap, namespace};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
@@ -170,12 +170,21 @@ fn layer(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
 fn new_overlay(durability: Durability) -> rustix::io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&fs, "source", "overlay")?;
-    // Renaming a directory of the lower layer works as on any disk; package managers do it.
-    rustix::mount::fsconfig_set_string(&fs, "redirect_dir", "on")?;
+    if namespace::has_machines_users().map_err(errno)? {
+        // Renaming a directory of the lower layer works as on any disk; package managers do it.
+        rustix::mount::fsconfig_set_string(&fs, "redirect_dir", "on")?;
+    } else {
+        // Without `trusted.` attributes, which are the machine's root's; the two do not go together.
+        rustix::mount::fsconfig_set_flag(&fs, "userxattr")?;
+    }
     if durability == Durability::Discarded {
         rustix::mount::fsconfig_set_flag(&fs, "volatile")?;
     }
     Ok(fs)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 fn finish_overlay(fs: &OwnedFd) -> rustix::io::Result<OwnedFd> {

@@ -50,7 +50,7 @@ pub use ids::{FirstId, IDS};
 pub use jail::{Jail, JailPlan};
 pub use oci::{Container, ContainerRecord, OciRuntime, PreparedContainer};
 pub use plan::{Access, Durability, InvalidPlan, Overlay, Root, SandboxPlan, Volume};
-pub use policy::{Level, Policy};
+pub use policy::{Level, Nodes, Policy};
 pub use prepared::Prepared;
 pub use probe::{Finding, probe};
 pub use sandbox::{MappedRecord, Sandbox, SandboxRecord};

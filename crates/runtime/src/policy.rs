@@ -34,11 +34,22 @@ impl Level {
     }
 }
 
+/// How sandboxes come by the nodes of their devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// They are made.
+    Made,
+    /// Those of this machine are shown: it is a sandbox itself, where the kernel lets nobody make any.
+    Shown,
+}
+
 /// The boundary of a level.
 #[derive(Debug)]
 pub struct Policy {
     /// Which.
     pub level: Level,
+    /// How devices come into /dev.
+    pub nodes: Nodes,
     /// Nodes of /proc that are covered.
     pub masked: Vec<String>,
     /// Nodes of /proc that cannot be written; where users are mapped, the kernel sees to that.
@@ -222,6 +233,7 @@ impl Policy {
         let (mut verdicts, late, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
         let policy = Self {
             level,
+            nodes: Nodes::Made,
             masked: paths(proc.masked),
             read_only: paths(proc.read_only),
             shown: paths(sys.shown),
@@ -260,6 +272,7 @@ impl Policy {
         let open = || Program::compile(&BTreeMap::new(), Action::Allow);
         Self {
             level: Level::Default,
+            nodes: Nodes::Made,
             masked: Vec::new(),
             read_only: Vec::new(),
             shown: Vec::new(),

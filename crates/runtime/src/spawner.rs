@@ -15,6 +15,7 @@ use crate::channel::Channel;
 use crate::handshake::{Failure, Reply, Request};
 use crate::inside::{Entered, become_sandbox};
 use crate::keeper;
+use crate::policy::Nodes;
 use crate::steps::{Fds, apply, base_steps};
 use crate::{Level, Policy};
 
@@ -23,7 +24,8 @@ use crate::{Level, Policy};
 ///
 /// Call it first thing: the process must have one thread. Needs root.
 pub fn run<R>(level: Level, channel: OwnedFd, serve: impl FnOnce(Entered) -> R) -> Option<R> {
-    let policy = Policy::load(level).ok()?;
+    let nodes = if namespace::has_machines_users().ok()? { Nodes::Made } else { Nodes::Shown };
+    let policy = Policy { nodes, ..Policy::load(level).ok()? };
     let single = SingleThreaded::check().ok()?;
     signal::unblock_all().ok()?;
     signal::children(signal::ChildEnds::Reaped).ok()?;

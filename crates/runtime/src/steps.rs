@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use rustix::mount::MountFlags;
 
 use crate::handshake::{Order, Parts};
+use crate::policy::Nodes;
 use crate::{Access, Level, Policy};
 
 mod apply;
@@ -68,7 +69,7 @@ pub enum Step {
     /// Makes a character device node, mode 0666.
     Device {
         /// The new name.
-        at: &'static str,
+        at: String,
         /// Its number.
         major: u32,
         /// Its number.
@@ -276,6 +277,10 @@ pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)
         steps.extend(mapped::base_steps(policy));
     }
     steps.push(Step::Seal("stage/sys".to_owned()));
+    if policy.nodes == Nodes::Shown {
+        steps.push(Step::Directory(MACHINES_NODES.to_owned()));
+        steps.extend(DEVICES.iter().map(|(name, _)| shown_node("/dev", MACHINES_NODES, name)));
+    }
     steps.push(Step::BecomeRoot("."));
     if policy.level == Level::Default {
         steps.push(Step::EarlyFilter);
@@ -289,14 +294,15 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 }
 
 const NULL: (u32, u32) = (1, 3);
-pub(crate) const DEVICES: [(&str, (u32, u32)); 6] = [
-    ("stage/dev/null", NULL),
-    ("stage/dev/zero", (1, 5)),
-    ("stage/dev/full", (1, 7)),
-    ("stage/dev/random", (1, 8)),
-    ("stage/dev/urandom", (1, 9)),
-    ("stage/dev/tty", (5, 0)),
-];
+pub(crate) const DEVICES: [(&str, (u32, u32)); 6] =
+    [("null", NULL), ("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9)), ("tty", (5, 0))];
+
+/// Where the machine's own nodes are kept for the sandboxes, when they are shown.
+const MACHINES_NODES: &str = "stage/nodes";
+
+fn shown_node(from: &str, at: &str, name: &str) -> Step {
+    Step::Expose { from: format!("{from}/{name}").into(), at: format!("{at}/{name}"), flags: NO_PROGRAMS }
+}
 
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
@@ -317,7 +323,7 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
         mount("proc", "stage/proc", INERT, ""),
         Step::Write { at: "stage/proc/self/oom_score_adj", text: INIT_OOM_SCORE_ADJ.to_string() },
     ];
-    steps.extend(devices());
+    steps.extend(devices(policy.nodes));
     steps.push(mount("tmpfs", "stage/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=755"));
     steps.extend(policy.masked.iter().cloned().map(Step::Mask));
     steps.extend(policy.read_only.iter().cloned().map(Step::ReadOnly));
@@ -328,8 +334,8 @@ pub fn warm_steps(policy: &Policy) -> Vec<Step> {
 /// Above everything of the host, below the processes the agent starts.
 pub(crate) const INIT_OOM_SCORE_ADJ: i32 = 200;
 
-fn devices() -> Vec<Step> {
-    let mut steps = device_nodes();
+fn devices(nodes: Nodes) -> Vec<Step> {
+    let mut steps = device_nodes(nodes);
     steps.extend(terminals());
     steps.push(mount("mqueue", "stage/dev/mqueue", INERT, ""));
     steps
@@ -337,10 +343,13 @@ fn devices() -> Vec<Step> {
 
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 
-fn device_nodes() -> Vec<Step> {
+fn device_nodes(nodes: Nodes) -> Vec<Step> {
     // Not nodev, as it holds the devices; CAP_MKNOD is in nobody's reach, so it holds no others.
     let mut steps = vec![mount("tmpfs", "stage/dev", NO_PROGRAMS, "mode=755,size=4m,nr_inodes=4096")];
-    steps.extend(DEVICES.iter().map(|(at, (major, minor))| Step::Device { at, major: *major, minor: *minor }));
+    steps.extend(DEVICES.iter().map(|(name, (major, minor))| match nodes {
+        Nodes::Made => Step::Device { at: format!("stage/dev/{name}"), major: *major, minor: *minor },
+        Nodes::Shown => shown_node(MACHINES_NODES, "stage/dev", name),
+    }));
     steps.extend(
         DEVICE_LINKS.iter().map(|(name, to)| Step::Link { at: format!("stage/dev/{name}"), to: (*to).to_owned() }),
     );

@@ -23,7 +23,7 @@ use std::path::Path;
 use garth_kernel::btrfs::{self as kernel, Access};
 use rustix::io::Errno;
 
-use crate::error::{At, Error};
+use crate::error::{At, Error, ErrorKind};
 use crate::layout::Layout;
 use crate::pool::{Maintained, PoolOptions, PoolUsage};
 use file::PoolFile;
@@ -49,6 +49,9 @@ impl Drop for Btrfs {
 impl Btrfs {
     /// Makes or finds the filesystem below `root` and turns quotas on.
     pub(crate) fn open(data_dir: &Path, root: &Path, options: &PoolOptions) -> Result<Self, Error> {
+        if !garth_kernel::namespace::has_machines_users().at("open pool", root)? {
+            return Err(Error::new(ErrorKind::InUserNamespace, "open pool", root));
+        }
         let native = is_on_btrfs(data_dir)?;
         let file = if native { None } else { Some(PoolFile::open(data_dir, root, options)?) };
         let groups = Groups::open(root).inspect_err(|_| {

@@ -62,6 +62,9 @@ pub enum ErrorKind {
     /// The kernel does not let this process mount.
     #[error("this process is not allowed to mount")]
     MountRefused,
+    /// Subvolumes and quotas are for root of the machine.
+    #[error("in a user namespace btrfs makes no subvolumes and no quotas")]
+    InUserNamespace,
     /// The pool's filesystem is damaged or not ours; nothing was changed.
     #[error("the pool is damaged or is not a pool of Garth")]
     Corrupt,
@@ -109,7 +112,11 @@ impl Error {
     pub(crate) fn is_missing_feature(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::ProgramMissing { .. } | ErrorKind::NoBtrfs | ErrorKind::NoLoopDevice | ErrorKind::MountRefused
+            ErrorKind::ProgramMissing { .. }
+                | ErrorKind::NoBtrfs
+                | ErrorKind::NoLoopDevice
+                | ErrorKind::MountRefused
+                | ErrorKind::InUserNamespace
         )
     }
 
@@ -122,7 +129,7 @@ impl Error {
                 "delete files in the project first, or ask for a larger limit".to_owned()
             }
             ErrorKind::ImageInUse(..) => "remove the projects made from it first".to_owned(),
-            ErrorKind::NoBtrfs | ErrorKind::NoLoopDevice | ErrorKind::MountRefused => {
+            ErrorKind::NoBtrfs | ErrorKind::NoLoopDevice | ErrorKind::MountRefused | ErrorKind::InUserNamespace => {
                 "use the overlay driver, which has no quotas".to_owned()
             }
             ErrorKind::Corrupt => format!(

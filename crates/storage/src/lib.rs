@@ -32,5 +32,6 @@ pub use disk::{Disk, DiskRoot, DiskUsage, Root, UsrOverlay};
 pub use error::{Error, ErrorKind};
 pub use guest::{GuestContents, GuestDisk, GuestDraft};
 pub use image::{Image, ImageDraft, ImageMeta, UsrSource};
+pub use overlay::opaque_mark;
 pub use pool::{Driver, DriverChoice, Maintained, Pool, PoolOptions, PoolUsage, Swept};
 pub use removal::remove_tree_at;

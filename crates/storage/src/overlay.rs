@@ -12,8 +12,12 @@ use crate::image::{Image, ImageMeta, Record, UsrSource, finish_skeleton};
 use crate::layout::{ROOTFS, STATE, UPPER, USR, WORK};
 use crate::pool::PoolUsage;
 
-/// How overlayfs marks a directory that hides the one below.
-const OPAQUE: &str = "trusted.overlay.opaque";
+/// How overlayfs marks a directory that hides the one below (Documentation/filesystems/overlayfs.rst). In a sandbox,
+/// `trusted.` attributes are out of reach, and overlays are mounted with `userxattr`.
+pub fn opaque_mark() -> std::io::Result<&'static str> {
+    let machines = garth_kernel::namespace::has_machines_users()?;
+    Ok(if machines { "trusted.overlay.opaque" } else { "user.overlay.opaque" })
+}
 
 #[derive(Debug)]
 pub(crate) struct Overlay;
@@ -81,9 +85,9 @@ fn copy_owner_and_mode(from: &Path, to: &Path) -> std::io::Result<()> {
 /// Copies what the image begins its `/usr` layer with: directories, opaque ones, and whiteouts.
 fn copy_layer(from: &Path, to: &Path) -> std::io::Result<()> {
     copy_owner_and_mode(from, to)?;
-    let mut opaque = [0; 1];
-    if rustix::fs::lgetxattr(from, OPAQUE, &mut opaque).is_ok() {
-        rustix::fs::lsetxattr(to, OPAQUE, &opaque, XattrFlags::empty())?;
+    let (mark, mut opaque) = (opaque_mark()?, [0; 1]);
+    if rustix::fs::lgetxattr(from, mark, &mut opaque).is_ok() {
+        rustix::fs::lsetxattr(to, mark, &opaque, XattrFlags::empty())?;
     }
     for entry in fs::read_dir(from)? {
         let entry = entry?;

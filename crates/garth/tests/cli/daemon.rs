@@ -115,7 +115,7 @@ fn someone_who_may_not_connect_is_told_how() {
     command.env("GARTH_DATA_DIR", yard.data_dir());
     let done = finish(&mut command, b"");
     if done.stderr.contains("setpriv") || done.stderr.contains("Permission denied (os error") {
-        eprintln!("SKIP someone_who_may_not_connect_is_told_how: the program cannot be run as nobody here");
+        crate::yard::skip("someone_who_may_not_connect_is_told_how", "the program cannot be run as nobody here");
         return;
     }
     assert_data_eq!(

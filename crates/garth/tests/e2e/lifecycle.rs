@@ -6,7 +6,9 @@ use crate::yard::{Yard, finish};
 levels! {
     every:
         owners_modes_links_and_xattrs_survive_stop_and_start,
-        a_crash_of_the_daemon_stops_no_sandbox;
+        two_starts_at_once_are_one_start,
+        a_crash_of_the_daemon_stops_no_sandbox,
+        a_reboot_brings_every_project_back_as_stopped_with_its_files;
 }
 
 #[test]
@@ -28,22 +30,26 @@ fn owners_modes_links_and_xattrs_survive_stop_and_start(sandbox: &Sandbox) {
     assert_eq!(yard.sh(BOX, "cat /root/kept/l; readlink /root/kept/l; stat -c %F /root/kept/p"), "kept\nf\nfifo");
 }
 
-#[test]
-fn two_starts_at_once_are_one_start() {
-    let yard = Yard::new();
-    yard.ok(&["create", "once"]);
-    yard.ok(&["stop", "once"]);
+fn two_starts_at_once_are_one_start(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    yard.ok(&["stop", BOX]);
     let starts: Vec<_> = (0..4)
         .map(|_| {
-            let mut command = yard.command(&["start", "once"]);
+            let mut command = yard.command(&["start", BOX, "--json"]);
             std::thread::spawn(move || finish(&mut command, b""))
         })
         .collect();
-    for start in starts {
-        assert_eq!(start.join().expect("start").code, 0);
-    }
-    let boots = yard.sh("once", "ps -e -o pid= | wc -l");
-    assert!(boots.trim().parse::<u32>().expect("count") < 10, "{boots}");
+    let mut started: Vec<serde_json::Value> = starts
+        .into_iter()
+        .map(|start| {
+            let done = start.join().expect("start");
+            assert_eq!(done.code, 0, "{done:?}");
+            serde_json::from_slice::<serde_json::Value>(&done.stdout).expect("JSON")["sandbox_id"].clone()
+        })
+        .collect();
+    started.dedup();
+    assert_eq!(started, [yard.json(&["inspect", BOX])["sandbox_id"].clone()]);
+    assert!(started[0].is_string(), "{started:?}");
 }
 
 #[test]
@@ -73,11 +79,10 @@ fn a_crash_of_the_daemon_stops_no_sandbox(sandbox: &Sandbox) {
     assert_eq!(yard.ok(&["logs", BOX, &process]), "begun\nwent");
 }
 
-#[test]
-fn a_reboot_brings_every_project_back_as_stopped_with_its_files() {
-    let yard = Yard::new();
-    for name in ["one", "two"] {
-        yard.ok(&["create", name]);
+fn a_reboot_brings_every_project_back_as_stopped_with_its_files(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    yard.ok(&["create", "other"]);
+    for name in [BOX, "other"] {
         yard.sh(name, &format!("echo {name} > /root/f && sync"));
     }
     let pids = yard.inits();
@@ -90,10 +95,11 @@ fn a_reboot_brings_every_project_back_as_stopped_with_its_files() {
     let pool = yard.data_dir().join("pool");
     let unmounted = Command::new("umount").arg("-l").arg(&pool).status().expect("umount");
     assert!(unmounted.success() || yard.traces().is_empty());
-    for name in ["one", "two"] {
+    for name in [BOX, "other"] {
         assert_eq!(yard.json(&["inspect", name])["state"], "stopped");
         assert_eq!(yard.sh(name, "cat /root/f"), name);
     }
+    yard.ok(&["rm", "-f", "other"]);
 }
 
 #[test]

@@ -1,8 +1,13 @@
-//! Pausing, at every level that freezes processes where they are.
+//! Pausing.
 
 use std::path::PathBuf;
 
+use crate::level::{BOX, Sandbox};
 use crate::yard::{Yard, at_each_level, eventually};
+
+levels! {
+    every: whatever_needs_a_paused_sandbox_resumes_it;
+}
 
 fn state(yard: &Yard, name: &str) -> String {
     yard.json(&["inspect", name])["state"].as_str().unwrap_or_default().to_owned()
@@ -55,29 +60,29 @@ fn a_paused_project_rests_and_goes_on_where_it_was() {
     });
 }
 
-#[test]
-fn whatever_needs_a_paused_sandbox_resumes_it() {
-    at_each_level("whatever_needs_a_paused_sandbox_resumes_it", &[], |yard, name| {
-        let process = counter(yard, name);
-        let copy = yard.data_dir().join("copy").to_string_lossy().into_owned();
-        let needs: [&[&str]; 5] = [
-            &["exec", name, "--", "true"],
-            &["logs", name, &process],
-            &["cp", &format!("{name}:/etc/passwd"), &copy],
-            &["start", name],
-            &["unpause", name],
-        ];
-        for command in needs {
-            yard.ok(&["pause", name]);
-            yard.ok(command);
-            assert_eq!(state(yard, name), "running", "{command:?}");
-        }
-        yard.ok(&["pause", name]);
-        let listed = yard.garth(&["ps", name, "--json"]);
-        assert_eq!(listed.code, 4, "{listed:?}");
-        assert!(listed.text().contains("\"code\":\"paused\""), "{listed:?}");
-        assert_eq!(state(yard, name), "paused");
-    });
+fn whatever_needs_a_paused_sandbox_resumes_it(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    let process = yard.ok(&["exec", "-d", BOX, "--", "sh", "-c", "echo begun; exec sleep 1000"]);
+    let copy = yard.data_dir().join("copy").to_string_lossy().into_owned();
+    let needs: [&[&str]; 5] = [
+        &["exec", BOX, "--", "true"],
+        &["logs", BOX, &process],
+        &["cp", &format!("{BOX}:/etc/passwd"), &copy],
+        &["start", BOX],
+        &["unpause", BOX],
+    ];
+    for command in needs {
+        yard.ok(&["pause", BOX]);
+        yard.ok(command);
+        assert_eq!(state(yard, BOX), "running", "{command:?}");
+    }
+    yard.ok(&["pause", BOX]);
+    let listed = yard.garth(&["ps", BOX, "--json"]);
+    assert_eq!(listed.code, 4, "{listed:?}");
+    assert!(listed.text().contains("\"code\":\"paused\""), "{listed:?}");
+    assert_eq!(state(yard, BOX), "paused");
+    yard.ok(&["resume", BOX]);
+    yard.ok(&["kill", BOX, &process]);
 }
 
 #[test]

@@ -3,7 +3,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::yard::Yard;
+use crate::level::{BOX, Sandbox};
+use crate::yard::{Yard, skip};
+
+levels! {
+    every: a_sandbox_keeps_its_boundary;
+}
 
 /// A project whose limits are so small that they are tried, and a neighbour.
 fn yard() -> Yard {
@@ -31,8 +36,8 @@ fn failed(yard: &Yard, name: &str) -> Vec<String> {
 }
 
 /// What a pool without quotas cannot have.
-fn without_quotas(yard: &Yard) -> Vec<String> {
-    let limit = &yard.json(&["inspect", "web"])["disk"]["limit"];
+fn without_quotas(yard: &Yard, name: &str) -> Vec<String> {
+    let limit = &yard.json(&["inspect", name])["disk"]["limit"];
     if limit.is_null() { vec!["disk-limit".to_owned()] } else { Vec::new() }
 }
 
@@ -44,34 +49,34 @@ fn meddle(yard: &Yard, name: &str, command: &[&str]) {
     assert!(done.status.success(), "{command:?}: {done:?}");
 }
 
-#[test]
-fn a_default_sandbox_keeps_its_boundary() {
-    let yard = yard();
-    assert_eq!(yard.json(&["inspect", "web"])["verified"], Value::Null);
-    let wanted = without_quotas(&yard);
-    let outcome = yard.json(&["verify", "web"]);
-    assert_eq!((&outcome["runtime"], &outcome["handler"]), (&"default".into(), &"default/native".into()));
-    assert!(outcome["checks"].as_array().expect("checks").len() > 25, "{outcome}");
-    assert_eq!(failed(&yard, "web"), wanted);
-    // It runs on, lists no process of the check's, and has what it had.
-    assert_eq!(yard.json(&["ps", "web"])["processes"].as_array().map_or(0, Vec::len), 0);
-    assert_eq!(yard.sh("web", "echo here"), "here");
-    assert_eq!(failed(&yard, "other"), wanted);
+fn a_sandbox_keeps_its_boundary(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    let processes = || yard.json(&["ps", BOX])["processes"].as_array().map_or(0, Vec::len);
+    let (before, listed) = (yard.json(&["inspect", BOX]), processes());
+    assert_eq!(before["verified"], Value::Null);
+    let outcome = yard.json(&["verify", BOX]);
+    assert_eq!(outcome["handler"], sandbox.level.runtime());
+    assert!(outcome["checks"].as_array().expect("checks").len() >= 20, "{outcome}");
+    assert_eq!(failed(yard, BOX), without_quotas(yard, BOX));
+    // It is the same sandbox, lists no process of the check's, and does what it did.
+    assert_eq!(processes(), listed);
+    assert_eq!(yard.json(&["inspect", BOX])["sandbox_id"], before["sandbox_id"]);
+    assert_eq!(sandbox.sh("echo here"), "here");
 }
 
 #[test]
 fn a_sandbox_without_network_and_without_new_privileges_keeps_its_boundary() {
     let yard = Yard::new();
     yard.ok(&["create", "web", "--network", "none", "--no-new-privs"]);
-    let wanted = without_quotas(&yard);
+    let wanted = without_quotas(&yard, "web");
     assert_eq!(failed(&yard, "web"), wanted);
 }
 
 #[test]
 fn people_read_a_table_and_programs_an_exit_code() {
     let yard = yard();
-    if !without_quotas(&yard).is_empty() {
-        eprintln!("SKIP people_read_a_table_and_programs_an_exit_code: the pool has no quotas here");
+    if !without_quotas(&yard, "web").is_empty() {
+        skip("people_read_a_table_and_programs_an_exit_code", "the pool has no quotas here");
         return;
     }
     let good = yard.garth(&["verify", "web"]);
@@ -93,7 +98,7 @@ fn people_read_a_table_and_programs_an_exit_code() {
 fn settings_of_the_machine_that_can_be_written_are_found() {
     let yard = yard();
     yard.ok(&["start", "web"]);
-    let mut wanted = without_quotas(&yard);
+    let mut wanted = without_quotas(&yard, "web");
     meddle(&yard, "web", &["mount", "-o", "remount,rw,bind", "/proc/sys"]);
     wanted.insert(0, "kernel-settings".to_owned());
     assert_eq!(failed(&yard, "web"), wanted);
@@ -103,7 +108,7 @@ fn settings_of_the_machine_that_can_be_written_are_found() {
 fn a_device_that_does_not_belong_there_is_found() {
     let yard = yard();
     yard.ok(&["start", "web"]);
-    let mut wanted = without_quotas(&yard);
+    let mut wanted = without_quotas(&yard, "web");
     meddle(&yard, "web", &["mknod", "/dev/loop-control", "c", "10", "237"]);
     wanted.splice(0..0, ["devices".to_owned(), "raw-devices".to_owned()]);
     assert_eq!(failed(&yard, "web"), wanted);
@@ -113,7 +118,7 @@ fn a_device_that_does_not_belong_there_is_found() {
 fn limits_that_someone_raised_are_found() {
     let yard = yard();
     yard.ok(&["start", "web"]);
-    let mut wanted = without_quotas(&yard);
+    let mut wanted = without_quotas(&yard, "web");
     let (memory, pids) = limits(init(&yard, "web"));
     // Swap counts as memory where v1 counts it, and has to be raised first.
     let _ = std::fs::write(memory.with_file_name("memory.memsw.limit_in_bytes"), "1073741824");
@@ -126,7 +131,7 @@ fn limits_that_someone_raised_are_found() {
     assert_eq!(found, wanted);
     yard.ok(&["set", "web", "--memory", "256MiB", "--pids", "128"]);
     yard.ok(&["restart", "web"]);
-    assert_eq!(failed(&yard, "web"), without_quotas(&yard));
+    assert_eq!(failed(&yard, "web"), without_quotas(&yard, "web"));
 }
 
 /// The files that limit a process's memory and processes.

@@ -28,7 +28,7 @@ fn project(test: &str, name: &str) -> Option<Yard> {
     let yard = Yard::new();
     let (doctor, handler) = (yard.ok(&["doctor"]), handler());
     if handler == QEMU && !doctor.contains("vmm: QEMU") {
-        eprintln!("SKIP {test}: QEMU");
+        yard::skip(test, "QEMU");
         return None;
     }
     assert!(doctor.contains(&format!("runtime {handler}: works")), "{doctor}");

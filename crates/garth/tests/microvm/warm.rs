@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use crate::yard::{Yard, eventually, finish};
+use crate::yard::{Yard, eventually, finish, skip};
 use crate::{pid, state};
 
 /// What no other guest may have, one a line.
@@ -25,7 +25,7 @@ impl Nursery {
     fn new(test: &str) -> Option<Self> {
         let yard = Yard::new();
         if !yard.ok(&["doctor"]).contains("runtime microvm/qemu: works") {
-            eprintln!("SKIP {test}: QEMU");
+            skip(test, "QEMU");
             return None;
         }
         // The files that guests start from take minutes to make: these are those of all tests.

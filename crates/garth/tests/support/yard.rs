@@ -204,9 +204,12 @@ pub fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
     }
 }
 
-/// Says that something was not tried here, past the harness, which keeps to itself what a test prints that passes.
+/// Says that something was not tried here, past the harness, which keeps to itself what a test prints that passes. Where
+/// nothing is to be missing (`GARTH_TEST_NO_SKIP`, as in CI), it fails.
+#[track_caller]
 pub fn skip(test: &str, what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {test}: {what}");
+    assert!(std::env::var_os("GARTH_TEST_NO_SKIP").is_none(), "{test} was skipped: {what}");
 }
 
 /// A file in the data directory's neighbourhood for the test's own input.

@@ -44,6 +44,7 @@ const PRELUDE: &str = include_str!("prelude.py");
 /// Two sandboxes of the host's own programs, and one with container engines.
 pub struct Stage {
     pub yard: Yard,
+    image: OnceLock<Result<&'static str, Why>>,
     work: OnceLock<Result<(), Why>>,
 }
 
@@ -60,15 +61,19 @@ impl Stage {
             yard.ok(&["create", name, "--runtime", "sysbox", "--memory", "512MiB", "--cpus", "1"]);
             yard.ok(&["start", name]);
         }
-        Self { yard, work: OnceLock::new() }
+        Self { yard, image: OnceLock::new(), work: OnceLock::new() }
+    }
+
+    /// The image with container engines.
+    pub fn image(&self) -> Result<&'static str, Why> {
+        self.image.get_or_init(|| rootfs::image(&self.yard)).clone()
     }
 
     /// The name of the sandbox with container engines.
     pub fn work(&self) -> Result<&'static str, Why> {
         let made = self.work.get_or_init(|| {
-            let tar = rootfs::tar()?;
-            self.yard.ok(&["image", "import", "work", &tar.to_string_lossy()]);
-            self.yard.ok(&["create", WORK, "--runtime", "sysbox", "--image", "work", "--memory", "2GiB"]);
+            let image = self.image()?;
+            self.yard.ok(&["create", WORK, "--runtime", "sysbox", "--image", image, "--memory", "2GiB"]);
             Ok(())
         });
         made.clone().map(|()| WORK)

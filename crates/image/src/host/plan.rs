@@ -186,10 +186,9 @@ fn write_mask(at: &Path, mask: &Mask) -> io::Result<()> {
         Mask::Merged { mode } => write_entry(at, &Entry::Dir { mode: *mode }),
         Mask::Emptied { mode } => {
             write_entry(at, &Entry::Dir { mode: *mode })?;
-            // How overlayfs marks a directory that hides the one below (Documentation/filesystems/overlayfs.rst).
-            Ok(setxattr(at, "trusted.overlay.opaque", b"y", XattrFlags::empty())?)
+            Ok(setxattr(at, garth_storage::opaque_mark()?, b"y", XattrFlags::empty())?)
         }
-        // The same page: a whiteout is a character device 0/0.
+        // Documentation/filesystems/overlayfs.rst: a whiteout is a character device 0/0.
         Mask::Absent => Ok(mknodat(CWD, at, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?),
     }
 }

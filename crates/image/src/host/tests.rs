@@ -8,9 +8,16 @@ use crate::error::ErrorKind;
 fn machine() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
-    for path in
-        ["etc/ssl/certs", "etc/ssl/private", "etc/apt", "etc/python3", "usr/bin", "usr/local/etc", "usr/local/bin"]
-    {
+    for path in [
+        "etc/ssl/certs",
+        "etc/ssl/private",
+        "etc/apt",
+        "etc/containers",
+        "etc/python3",
+        "usr/bin",
+        "usr/local/etc",
+        "usr/local/bin",
+    ] {
         fs::create_dir_all(root.join(path)).unwrap();
     }
     for name in ["bin", "sbin", "lib"] {
@@ -30,6 +37,8 @@ fn machine() -> tempfile::TempDir {
     put("etc/ssl/certs/ca.pem", 0o644, "-----BEGIN CERTIFICATE-----\n");
     put("etc/ssl/certs/bad.pem", 0o644, "-----BEGIN PRIVATE KEY-----\n");
     put("etc/ssl/private/host.key", 0o600, "k");
+    put("etc/containers/policy.json", 0o644, "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n");
+    put("etc/containers/registries.conf", 0o644, "location = \"registry.internal.example\"\n");
     put("etc/apt/auth.conf", 0o644, "password p");
     put("etc/pip.conf", 0o644, "index-url = https://u:p@x/");
     put("etc/python3/debian_config", 0o644, "[DEFAULT]\n");
@@ -47,6 +56,7 @@ fn the_image_has_none_of_the_machines_secrets() {
     let plan = Plan::read(machine.path()).unwrap();
     for path in [
         "etc/apt",
+        "etc/containers/registries.conf",
         "etc/pip.conf",
         "etc/ssl/private/host.key",
         "etc/ssl/certs/bad.pem",
@@ -55,7 +65,7 @@ fn the_image_has_none_of_the_machines_secrets() {
     ] {
         assert!(!plan.root.contains_key(Path::new(path)), "{path}");
     }
-    for path in ["etc/ssl/certs/ca.pem", "etc/python3/debian_config", "bin"] {
+    for path in ["etc/ssl/certs/ca.pem", "etc/python3/debian_config", "etc/containers/policy.json", "bin"] {
         assert!(plan.root.contains_key(Path::new(path)), "{path}");
     }
 }

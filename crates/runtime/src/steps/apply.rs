@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use garth_kernel::{descriptors, keyring, namespace, netns, signal};
+use garth_kernel::{descriptors, idmap, keyring, namespace, netns, signal};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -151,9 +151,20 @@ fn device(at: &str, major: u32, minor: u32) -> io::Result<()> {
 fn show(from: &str, at: &str) -> io::Result<()> {
     match rustix::mount::mount_bind(from, at) {
         Err(Errno::NOENT) => return Ok(()),
+        // Of a machine that is a sandbox itself: what is mounted below is locked to it (`mount_namespaces(7)`).
+        Err(Errno::INVAL) => return show_tree(from, at),
         result => result?,
     }
     Ok(rustix::mount::mount_remount(at, INERT | MountFlags::BIND | MountFlags::RDONLY, c"")?)
+}
+
+/// The same with all that is mounted below.
+fn show_tree(from: &str, at: &str) -> io::Result<()> {
+    use rustix::mount::MountAttrFlags as Attribute;
+    let tree = copy_of(from)?;
+    let inert = Attribute::MOUNT_ATTR_NOSUID | Attribute::MOUNT_ATTR_NODEV | Attribute::MOUNT_ATTR_NOEXEC;
+    idmap::restrict_tree(tree.as_fd(), u64::from((inert | Attribute::MOUNT_ATTR_RDONLY).bits()))?;
+    mount_detached(&tree, at)
 }
 
 fn expose(from: &Path, at: &str, flags: MountFlags) -> io::Result<()> {

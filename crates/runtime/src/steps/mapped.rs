@@ -15,6 +15,7 @@ use rustix::mount::MountFlags;
 use super::{Detached, INERT, Step, device_nodes, last_mounts, mount, network_views, of_agent, parents, terminals};
 use crate::Policy;
 use crate::handshake::{Order, Parts};
+use crate::policy::Nodes;
 
 /// Where the host's own /proc is, for the keeper and the porter alone.
 pub(crate) const HOST_PROC: &str = "stage/host/proc";
@@ -40,18 +41,19 @@ pub(super) fn base_steps(policy: &Policy) -> Vec<Step> {
     steps
 }
 
-/// A node that is for this level alone.
-const FUSE: Step = Step::Device { at: "stage/dev/fuse", major: 10, minor: 229 };
-const TUN: Step = Step::Device { at: "stage/dev/net/tun", major: 10, minor: 200 };
+/// Nodes that are for this level alone: FUSE, TUN.
+const MORE_DEVICES: [(&str, (u32, u32)); 2] = [("fuse", (10, 229)), ("net/tun", (10, 200))];
 
 /// Devices, owned by the sandbox's root: it could not make them.
 pub(crate) fn device_steps(owner: u32) -> Vec<Step> {
-    let mut steps = device_nodes();
-    steps.extend([FUSE, Step::Directory("stage/dev/net".to_owned()), TUN]);
+    let mut steps = device_nodes(Nodes::Made);
+    steps.push(Step::Directory("stage/dev/net".to_owned()));
+    let node = |(name, (major, minor))| Step::Device { at: format!("stage/dev/{name}"), major, minor };
+    steps.extend(MORE_DEVICES.map(node));
     let made = steps.iter().filter_map(|step| match step {
-        Step::Device { at, .. } => Some((*at).to_owned()),
-        Step::Link { at, .. } | Step::Directory(at) => Some(at.clone()),
-        Step::Mount { at, .. } => Some(at.clone()),
+        Step::Device { at, .. } | Step::Link { at, .. } | Step::Directory(at) | Step::Mount { at, .. } => {
+            Some(at.clone())
+        }
         _ => None,
     });
     let given: Vec<Step> = made.map(|at| Step::Give { at, id: owner }).collect();

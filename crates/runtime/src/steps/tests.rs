@@ -51,6 +51,26 @@ fn only_dev_can_hold_devices() {
     assert_eq!(with_devices, ["stage/dev", "stage/dev/pts"]);
 }
 
+/// In a sandbox the kernel makes no nodes: those of the machine are taken before it is left, and no others.
+#[test]
+fn a_machine_that_is_a_sandbox_shows_its_own_devices() {
+    let shown = Policy { nodes: Nodes::Shown, ..policy() };
+    let (base, warm) = (base_steps(&shown, &[], &[]), warm_steps(&shown));
+    assert!(!base.iter().chain(&warm).any(|step| matches!(step, Step::Device { .. })));
+    let of = |steps: &[Step], from: &str| -> Vec<String> {
+        let exposed = steps.iter().filter_map(|step| match step {
+            Step::Expose { from: node, .. } => Some(node.to_str().expect("a path").to_owned()),
+            _ => None,
+        });
+        exposed.map(|node| node.strip_prefix(from).expect("one of these").to_owned()).collect()
+    };
+    let names: Vec<String> = DEVICES.iter().map(|(name, _)| format!("/{name}")).collect();
+    assert_eq!((of(&base, "/dev"), of(&warm, MACHINES_NODES)), (names.clone(), names));
+    let left = position(&base, |step| matches!(step, Step::BecomeRoot(_)));
+    assert!(base[left..].iter().all(|step| !matches!(step, Step::Expose { .. })));
+    assert!(!all().iter().any(|step| matches!(step, Step::Expose { .. })), "elsewhere they are made");
+}
+
 #[test]
 fn the_boundary_closes_in_order() {
     let steps = enter_steps(&order());

@@ -1,7 +1,7 @@
 //! Docker, podman, buildah, runc, crun. Nothing is fetched: images are made from a static busybox.
 use std::io::{Read, Write};
 
-use super::{Checked, Stage, WORK, Why, ensure, equal, eventually, fail};
+use super::{Checked, DEADLINE, Stage, WORK, Why, ensure, equal, eventually, fail};
 
 /// An image `bb` with a web server as its command.
 const IMAGE: &str = "mkdir -p /root/img/bin; cd /root/img; cp /bin/busybox .; cp /bin/busybox bin/sh; \
@@ -15,7 +15,7 @@ pub fn dockerd(stage: &Stage) -> Result<&'static str, Why> {
     if stage.exec(work, &["docker", "image", "inspect", "bb"]).code != 0 {
         start(stage, work)?;
         stage.sh(work, IMAGE)?;
-        stage.sh(work, "cd /root/img; docker build -q -t bb .")?;
+        stage.sh(work, "cd /root/img; DOCKER_BUILDKIT=0 docker build -q -t bb .")?;
     }
     Ok(work)
 }
@@ -28,9 +28,15 @@ fn start(stage: &Stage, work: &str) -> Result<String, Why> {
     }
     // Docker before version 23 takes its btrfs driver on a btrfs disk, whose subvolumes would evade the disk's limit.
     stage.sh(work, "mkdir -p /etc/docker; echo '{\"storage-driver\": \"overlay2\"}' > /etc/docker/daemon.json")?;
+    // It would start containerd itself, and give up on a slow machine's after 15 s.
+    let up = "test -S /run/containerd/containerd.sock && ctr version >/dev/null 2>&1";
+    if !stage.yard.sh_succeeds(work, up) {
+        stage.yard.ok(&["exec", "-d", work, "--", "sh", "-c", "exec containerd > /root/containerd.log 2>&1"]);
+        eventually("containerd answers", || stage.yard.sh_succeeds(work, up));
+    }
     let process = stage.yard.ok(&["exec", "-d", work, "--", "sh", "-c", "exec dockerd > /root/dockerd.log 2>&1"]);
     let answers = "until docker info >/dev/null 2>&1; do test -e /proc/self || exit 1; done";
-    let done = stage.yard.garth(&["exec", "--timeout", "60s", work, "--", "sh", "-c", answers]);
+    let done = stage.yard.garth(&["exec", "--timeout", DEADLINE, work, "--", "sh", "-c", answers]);
     if done.code != 0 {
         let log = stage.sh(work, "tail -2 /root/dockerd.log")?;
         return fail(format!("dockerd does not answer: {log}"));
@@ -43,7 +49,8 @@ const PAGE: &str = "page() { until [ \"$(busybox wget -q -O - $1 2>/dev/null)\" 
 
 fn page(stage: &Stage, work: &str, user: &str, line: &str) -> Checked {
     let line = format!("{PAGE}; {line}");
-    let done = stage.yard.garth(&["exec", "--timeout", "30s", "-u", user, work, "--", "sh", "-ec", &line]);
+    let done =
+        stage.yard.garth(&["exec", "--timeout", DEADLINE, "-w", "/", "-u", user, work, "--", "sh", "-ec", &line]);
     ensure(done.code == 0, format!("{line}: exit {} {}", done.code, done.stderr.trim()))
 }
 
@@ -74,7 +81,7 @@ pub fn docker(stage: &Stage) -> Checked {
     )?;
     stage.sh(work, "mkdir -p /root/compose; cd /root/compose; printf 'version: \"3\"\\nservices:\\n  a:\\n    image: bb\\n  b:\\n    image: bb\\n    \
                     command: sh -c \"until wget -q -O - http://a/; do :; done\"\\n' > docker-compose.yml; \
-                    docker-compose up -d 2>/dev/null; docker wait compose_b_1; docker logs compose_b_1 | grep hello; docker-compose down 2>/dev/null")?;
+                    docker-compose up -d 2>/dev/null; b=$(docker ps -aqf label=com.docker.compose.service=b); docker wait $b; docker logs $b | grep hello; docker-compose down 2>/dev/null")?;
     stage.sh(work, "kill $(cat /run/docker.pid); while [ -e /run/docker.pid ]; do :; done")?;
     start(stage, work)?;
     page(stage, work, "0", "page http://127.0.0.1:8080/; docker rm -f web")
@@ -115,9 +122,9 @@ pub fn podman(stage: &Stage) -> Checked {
     equal("as root", &stage.sh(work, root)?, "2097152 kB")?;
     page(stage, work, "0", "page http://127.0.0.1:8081/; podman rm -f -t 0 served")?;
     let user = "id worker >/dev/null 2>&1 || useradd -m worker; echo worker:10000:20000 > /etc/subuid; echo worker:10000:20000 > /etc/subgid; \
-                mkdir -p /run/user/1000; chmod 755 /run/user; chown worker /run/user/1000; cp -rT /root/img /home/worker/img; chown -R worker /home/worker";
+                mkdir -p /run/worker; chown worker /run/worker; cp -rT /root/img /home/worker/img; chown -R worker /home/worker";
     stage.sh(work, user)?;
-    let rootless = "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/worker; cd ~/img; podman build -q -t bb . >/dev/null; \
+    let rootless = "export XDG_RUNTIME_DIR=/run/worker HOME=/home/worker; cd ~/img; podman build -q -t bb . >/dev/null; \
                     podman run --rm bb sh -c 'id -u; sed -n \"s/ *10000  *20000//p\" /proc/self/uid_map; sed -n \"s/MemTotal: *//p\" /proc/meminfo'; \
                     podman run -d --name served -p 8082:80 bb >/dev/null";
     equal("rootless", &stage.sh_as("worker", work, rootless)?, "0\n         1\n2097152 kB")?;
@@ -125,7 +132,7 @@ pub fn podman(stage: &Stage) -> Checked {
         stage,
         work,
         "worker",
-        "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/worker; page http://127.0.0.1:8082/; podman rm -f -t 0 served",
+        "export XDG_RUNTIME_DIR=/run/worker HOME=/home/worker; page http://127.0.0.1:8082/; podman rm -f -t 0 served",
     )
 }
 
