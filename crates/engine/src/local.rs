@@ -253,6 +253,16 @@ impl Local {
         driver!(self, local => local.check(spec))
     }
 
+    /// Whether this handler holds a sandbox to these rates here.
+    pub(crate) fn check_rates(&self, handler: Handler, limits: &Limits) -> Result<(), Error> {
+        driver!(self, local => local.check_rates(handler, limits))
+    }
+
+    /// Holds the network of a sandbox to a rate; nothing where it has none.
+    pub(crate) fn limit_network(&self, id: SandboxId, rate: Option<ByteSize>) -> Result<(), Error> {
+        driver!(self, local => local.limit_network(id, rate))
+    }
+
     pub(crate) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
         driver!(self, local => local.lease(id, handler, network))
     }
@@ -310,7 +320,9 @@ impl Local {
             (Some(PausedRecord::Saved), None) => {
                 let lease = self.lease(entry.id, entry.handler, entry.network)?;
                 let leased = (lease.record.clone(), lease.addresses);
-                let live = driver!(self, local => local.wake(Order { id: entry.id, project, lease }));
+                let limited = self.limit_network(entry.id, project.spec.limits.network_rate);
+                let order = Order { id: entry.id, project, lease };
+                let live = limited.and_then(|()| driver!(self, local => local.wake(order)));
                 match live {
                     Ok(live) => Ok(Woken { live: Arc::new(live), lease: Some(leased) }),
                     Err(error) => {

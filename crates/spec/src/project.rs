@@ -155,6 +155,7 @@ impl ProjectSpec {
         let native = matches!(handler, Handler::DefaultNative | Handler::SysboxNative);
         let guest = handler.runtime() == Runtime::Microvm;
         let asked = [
+            ("limit of its disk's rate", native || guest, self.limits.has_disk_rate()),
             ("volumes", native, !self.volumes.is_empty()),
             ("read-only root", native || guest, self.read_only),
             ("choice of capabilities", native || guest, !self.capabilities.are_the_levels()),

@@ -5,6 +5,7 @@ mod guest;
 mod machine;
 mod moving;
 mod order;
+mod rates;
 mod sandbox;
 mod templates;
 mod warm;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
-use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
+use garth_runtime::{AgentBinary, BlockDevice, Level, OciRuntime, Sandboxes, SandboxesConfig};
 use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, RuntimeChoice, SandboxId};
 use garth_storage::{Disk, Driver, GuestContents, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
@@ -109,6 +110,10 @@ impl Host {
         for warning in pool.warnings() {
             tracing::warn!(warning, "pool");
         }
+        if let Ok(sandboxes) = self.sandboxes() {
+            let device = pool.device().explain()?.map(|(major, minor)| BlockDevice { major, minor });
+            sandboxes.set_disks(device);
+        }
         Ok(slot.insert(pool).clone())
     }
 
@@ -185,7 +190,7 @@ impl Host {
         if let Some(guest) = self.pool()?.guest_disk(project)
             && guest.usage().explain()?.limit.is_some_and(|size| limit < size)
         {
-            let kind = ErrorKind::LimitRefused { what: "disk", limit };
+            let kind = ErrorKind::LimitRefused { what: "disk", limit: limit.to_string() };
             return Err(Error::from(kind).hint("a microVM's disk grows, with its next start, and never shrinks"));
         }
         self.disk(project)?.set_limit(limit).explain()

@@ -5,7 +5,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use garth_api::{Changed, CreateProject, ErrorBody, NewSpec, Project, ProjectList, ProjectPatch, StopRequest};
 use garth_engine::NewProject;
-use garth_spec::{ProjectName, ProjectSpec};
+use garth_spec::{Handler, ProjectName, ProjectSpec};
 use http::StatusCode;
 
 use crate::failure::Failure;
@@ -73,13 +73,17 @@ pub(crate) async fn patch(
     }
     let changed = app.engine.change(&name, |spec| patch.apply(spec)).await?;
     let at_next_start =
-        if changed.project.state.has_sandbox() { waiting(&changed.before, &changed.project.spec) } else { Vec::new() };
+        changed.project.sandbox.as_ref().map(|entry| waiting(&changed.before, &changed.project.spec, entry.handler));
+    let at_next_start = at_next_start.unwrap_or_default();
     Ok(Answer(Changed { project: view::project(&changed.project), at_next_start, stopped: changed.stopped }))
 }
 
 /// The fields in which a running sandbox still is what it was.
-fn waiting(before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
+fn waiting(before: &ProjectSpec, after: &ProjectSpec, handler: Handler) -> Vec<String> {
+    let rates = |spec: &ProjectSpec| (spec.limits.disk_rate, spec.limits.disk_iops);
     let differs = [
+        // All others hold a disk to another rate at once.
+        ("limits", handler == Handler::MicrovmCloudHypervisor && rates(before) != rates(after)),
         ("network", before.network != after.network),
         ("env", before.env != after.env),
         ("user", before.user != after.user),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use garth_spec::{ByteSize, Handler};
-use garth_vm::{Accelerator, Begin, Drive, DriveAccess, ErrorKind, Machine, Nic, Snapshot, SnapshotFault, Vmm};
+use garth_vm::{
+    Accelerator, Begin, Drive, DriveAccess, DriveRate, ErrorKind, Machine, Nic, Snapshot, SnapshotFault, Vmm,
+};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::jail::Jail;
@@ -32,7 +34,7 @@ impl World {
             let file = place.join(serial);
             File::create(&file).and_then(|made| made.set_len(sectors << 9)).expect("disk");
             std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("chown");
-            Drive { serial: serial.to_owned(), file, access }
+            Drive { serial: serial.to_owned(), file, access, rate: DriveRate::default() }
         };
         let vmm = Vmm::find(handler).expect("the program");
         let guest = PathBuf::from(std::env::var_os("LAB_GUEST").expect("the guest's files"));

@@ -16,14 +16,14 @@ use garth_spec::{
 };
 use garth_storage::GuestDisk;
 use garth_vm::{
-    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Saved,
-    Snapshot, Template, Vmm,
+    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, DriveRate, Launch, Machine, Nic,
+    Place, Saved, Snapshot, Template, Vmm,
 };
 use serde::{Deserialize, Serialize};
 
 use super::failure::Explain as _;
 use super::sandbox::{HostSandbox, Running};
-use super::{Host, order};
+use super::{Host, order, rates};
 use crate::agent::{Agent, Channel, Door};
 use crate::doctor::microvm;
 use crate::error::{Error, ErrorKind};
@@ -106,6 +106,7 @@ impl Guest {
         self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.translated)?).explain()?;
         let left = limits.memory.bytes().saturating_add(SPARE).min(self.record.memory.bytes());
         let left = ByteSize::from_bytes(left).map_err(|error| Error::because(ErrorKind::Start, error))?;
+        self.control()?.set_drive_rate(ROOT, rates::of_drive(limits)).explain()?;
         let balloon = || self.control()?.balloon(self.record.memory, left).explain();
         let inside = || tell_limits(agent, &inner(limits));
         // The balloon takes memory from a guest that is held to less by then, and gives it to one that is not yet.
@@ -245,15 +246,15 @@ impl Host {
         let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
         let limits = project.spec.limits;
         if limits.memory < LEAST_MEMORY {
-            let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
+            let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory.to_string() };
             return Err(Error::from(kind)
                 .hint(format!("a guest's kernel needs {LEAST_MEMORY}: garth set NAME --memory {LEAST_MEMORY}")));
         }
         let accelerator = microvm::accelerator(handler, &self.here())?;
         let artifacts = self.artifacts()?;
-        let drive = |serial: &str, file, access| Drive { serial: serial.to_owned(), file, access };
-        let mut drives = vec![drive(ROOT, disk.file(), DriveAccess::ReadWrite)];
-        drives.extend(usr.map(|file| drive(USR, file, DriveAccess::ReadOnly)));
+        let drive = |serial: &str, file, access, rate| Drive { serial: serial.to_owned(), file, access, rate };
+        let mut drives = vec![drive(ROOT, disk.file(), DriveAccess::ReadWrite, rates::of_drive(&limits))];
+        drives.extend(usr.map(|file| drive(USR, file, DriveAccess::ReadOnly, DriveRate::default())));
         Ok(Machine {
             vcpus: limits.cpus.millis().div_ceil(1000),
             memory: ByteSize::mib(u32::try_from(limits.memory.bytes() >> 20).unwrap_or(u32::MAX)),
@@ -394,7 +395,8 @@ fn outer(limits: &Limits, memory: ByteSize, translated: bool) -> Result<Limits, 
     let own = OVERHEAD + if translated { TRANSLATOR } else { 0 };
     let memory = ByteSize::from_bytes(memory.bytes().saturating_add(own));
     let memory = memory.map_err(|error| Error::because(ErrorKind::Start, error))?;
-    Ok(Limits { memory, pids: THREADS, ..*limits })
+    // It is the guest's disk that has a rate, and the program that holds the guest to it.
+    Ok(Limits { memory, pids: THREADS, disk_rate: None, disk_iops: None, ..*limits })
 }
 
 fn plan(launch: Launch, limits: Limits, place: &Place) -> JailPlan {
