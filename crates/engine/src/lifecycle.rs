@@ -47,7 +47,7 @@ pub(crate) fn at_least(local: &Local, least: Runtime, spec: &ProjectSpec) -> Res
 fn handler(local: &Local, spec: &ProjectSpec) -> Result<Handler, Error> {
     let handler = local.handler(spec.runtime)?;
     spec.check_handler(handler)?;
-    local.check_rates(handler, &spec.limits)?;
+    local.check_handler(handler, spec)?;
     Ok(handler)
 }
 

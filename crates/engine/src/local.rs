@@ -253,9 +253,9 @@ impl Local {
         driver!(self, local => local.check(spec))
     }
 
-    /// Whether this handler holds a sandbox to these rates here.
-    pub(crate) fn check_rates(&self, handler: Handler, limits: &Limits) -> Result<(), Error> {
-        driver!(self, local => local.check_rates(handler, limits))
+    /// Whether this handler does here what the spec asks of it.
+    pub(crate) fn check_handler(&self, handler: Handler, spec: &ProjectSpec) -> Result<(), Error> {
+        driver!(self, local => local.check_handler(handler, spec))
     }
 
     /// Holds the network of a sandbox to a rate; nothing where it has none.
@@ -305,6 +305,13 @@ impl Local {
         if let (Self::Host(host), Sandbox::Host(sandbox)) = (self, &live.sandbox)
             && sandbox.is_machine()
         {
+            if project.sandbox.as_ref().is_some_and(|entry| !entry.volumes.is_empty()) {
+                return Err(Error::because(
+                    ErrorKind::Pause,
+                    "what a guest has open of a volume cannot be kept with its memory",
+                )
+                .hint("stop it instead; or take its volumes away with `garth set --unset-volume` and restart it"));
+            }
             host.save_machine(project, sandbox, &live.agent)?;
             return Ok(Rest { record: PausedRecord::Saved, live: None });
         }

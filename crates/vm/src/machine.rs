@@ -23,6 +23,8 @@ pub struct Machine {
     pub drives: Vec<Drive>,
     /// Its network interface.
     pub nic: Option<Nic>,
+    /// Directories of the host that it can mount, each served by a program of its own: their tags.
+    pub shares: Vec<String>,
     /// What runs its instructions.
     pub accelerator: Accelerator,
 }

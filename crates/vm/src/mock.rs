@@ -35,6 +35,7 @@ pub(crate) fn machine() -> Machine {
             drive("usr", DriveAccess::ReadOnly, DriveRate::default()),
         ],
         nic: Some(Nic { mac: [2, 0, 0, 0, 0, 1] }),
+        shares: Vec::new(),
         accelerator: Accelerator::Kvm,
     }
 }

@@ -92,6 +92,8 @@ pub enum Descriptor {
     Output,
     /// The tap of the network interface.
     Tap,
+    /// A socket that is connected to who serves the share of this number.
+    Share(usize),
 }
 
 /// Where a running machine is reached from the host.
@@ -107,6 +109,11 @@ impl Place {
     /// The channel's socket, where the host makes it.
     pub fn channel(&self) -> PathBuf {
         self.host.join("channel.sock")
+    }
+
+    /// The socket of who serves the share of this number, where the host makes it.
+    pub fn share(&self, number: usize) -> PathBuf {
+        self.host.join(format!("share{number}.sock"))
     }
 
     /// The socket for orders, where the host makes it.

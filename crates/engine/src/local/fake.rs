@@ -191,7 +191,7 @@ impl Fake {
         }
     }
 
-    pub(super) fn check_rates(&self, _: Handler, _: &Limits) -> Result<(), Error> {
+    pub(super) fn check_handler(&self, _: Handler, _: &ProjectSpec) -> Result<(), Error> {
         Ok(())
     }
 

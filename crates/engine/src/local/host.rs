@@ -2,11 +2,13 @@
 
 mod failure;
 mod guest;
+mod launch;
 mod machine;
 mod moving;
 mod order;
 mod rates;
 mod sandbox;
+mod shares;
 mod templates;
 mod warm;
 
@@ -229,6 +231,14 @@ impl Host {
         let mut hosts = spec.volumes.values().map(|volume| Path::new(&volume.host));
         hosts.try_for_each(|host| garth_runtime::check_volume(host, &self.data_dir)).explain()?;
         capabilities(spec).map(drop)
+    }
+
+    /// Whether this handler does here what the spec asks of it.
+    pub(super) fn check_handler(&self, handler: Handler, spec: &ProjectSpec) -> Result<(), Error> {
+        if handler.runtime() == Runtime::Microvm {
+            shares::check(&spec.volumes)?;
+        }
+        self.check_rates(handler, &spec.limits)
     }
 
     pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {

@@ -60,7 +60,7 @@ fn a_disk_is_held_to_its_rate_or_the_rate_is_refused() {
     at_each_level("a_disk_is_held_to_its_rate_or_the_rate_is_refused", &[], |yard, name| {
         let asked = yard.garth(&["set", name, "--disk-rate", "4MiB", "--json"]);
         if !is_v2 {
-            assert_eq!(asked.code, 5, "{asked:?}");
+            assert_eq!(asked.code, 6, "{asked:?}");
             let said = asked.text() + &asked.stderr;
             assert!(
                 said.contains("limit_refused") && said.contains("cgroup v1") && said.contains("microvm"),

@@ -16,6 +16,7 @@ mod network;
 mod pausing;
 mod rates;
 mod restrictions;
+mod volumes;
 mod warm;
 
 use yard::Yard;

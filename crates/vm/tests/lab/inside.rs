@@ -47,6 +47,7 @@ impl World {
             drives: vec![drive("root", ROOT, DriveAccess::ReadWrite), drive("usr", USR, DriveAccess::ReadOnly)],
             // That of QEMU takes a descriptor of a tap, which is the network's to make.
             nic: (!emulates).then_some(Nic { mac: MAC }),
+            shares: Vec::new(),
             accelerator: if emulates { Accelerator::Tcg } else { Accelerator::Kvm },
         };
         Self { vmm, machine, place: place.to_owned() }

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 
 impl Host {
     /// Whether this handler holds a sandbox to these rates here: what cannot be held is not taken.
-    pub(in crate::local) fn check_rates(&self, handler: Handler, limits: &Limits) -> Result<(), Error> {
+    pub(super) fn check_rates(&self, handler: Handler, limits: &Limits) -> Result<(), Error> {
         if handler.runtime() == Runtime::Microvm {
             return Ok(());
         }
