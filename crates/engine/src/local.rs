@@ -148,7 +148,7 @@ pub(crate) struct Lease {
 /// What a sandbox will run in.
 #[derive(Debug)]
 pub(crate) enum Prepared {
-    Native(garth_runtime::Prepared),
+    Native(Box<garth_runtime::Prepared>),
     Container(garth_runtime::PreparedContainer),
 }
 

@@ -10,6 +10,7 @@ mod rates;
 mod sandbox;
 mod shares;
 mod templates;
+mod trial;
 mod warm;
 
 use std::io::Read;
@@ -246,7 +247,7 @@ impl Host {
             Handler::DefaultNative => self.lease_plain(id, network),
             Handler::SysboxNative => {
                 let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
-                self.lease_owned(id, Prepared::Native(prepared), network)
+                self.lease_owned(id, Prepared::Native(Box::new(prepared)), network)
             }
             Handler::SysboxRunc => {
                 let prepared = self.sandboxes()?.prepare_container().explain()?;
@@ -431,6 +432,7 @@ impl Host {
     pub(super) fn findings(&self) -> Findings {
         let pool = self.pool().map(|pool| (format!("{:?}", pool.driver()).to_lowercase(), pool.warnings().to_vec()));
         let mut findings = crate::doctor::probe(&self.here());
+        self.try_boots(&mut findings);
         findings.storage.insert(
             0,
             match pool {

@@ -34,8 +34,8 @@ pub(super) struct Site<'a> {
 pub(super) struct Started {
     pub(super) guest: Guest,
     pub(super) control: Control,
-    pub(super) console: UnixStream,
-    pub(super) errors: File,
+    console: UnixStream,
+    errors: File,
 }
 
 /// Starts the program; the machine in it waits.
@@ -114,6 +114,18 @@ pub(super) fn launch(
 }
 
 impl Started {
+    /// Ends it, with what it said where it failed.
+    pub(super) fn end<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+        let Self { guest, control, console, errors } = self;
+        drop(control);
+        let last = outcome.as_ref().err().and_then(|_| last_words(&console, errors));
+        guest.sandbox.destroy().explain()?;
+        outcome.map_err(|error| match last {
+            Some(last) => error.hint(format!("the machine's last words: {last}")),
+            None => error,
+        })
+    }
+
     pub(super) fn agent(&self) -> Arc<Agent> {
         Arc::new(Agent::behind(Door::Channel(Channel::new(self.guest.channel()))))
     }
@@ -144,7 +156,7 @@ fn access(access: garth_vm::Access) -> Access {
 }
 
 /// What a machine that failed had said, on its console and to its makers.
-pub(super) fn last_words(console: &UnixStream, mut errors: File) -> Option<String> {
+fn last_words(console: &UnixStream, mut errors: File) -> Option<String> {
     let mut said = Vec::new();
     let _ = rustix::io::ioctl_fionbio(&errors, true);
     let _ = errors.by_ref().take(64 << 10).read_to_end(&mut said);

@@ -17,7 +17,7 @@ use garth_vm::{
 use serde::{Deserialize, Serialize};
 
 use super::failure::Explain as _;
-use super::launch::{Site, Started, last_words, launch};
+use super::launch::{Site, Started, launch};
 use super::sandbox::{HostSandbox, Running};
 use super::{Host, order, rates, shares};
 use crate::agent::Agent;
@@ -223,19 +223,10 @@ impl Host {
     }
 
     pub(super) fn adopt(&self, started: Started, agent: Arc<Agent>, done: Result<(), Error>) -> Result<Live, Error> {
-        let Started { guest, console, errors, control } = started;
-        drop(control);
         match done {
             // The console's end goes: what it says from now on is nobody's, and costs nothing.
-            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(Box::new(guest)), agent),
-            Err(error) => {
-                let last = last_words(&console, errors);
-                guest.sandbox.destroy().explain()?;
-                Err(match last {
-                    Some(last) => error.hint(format!("the machine's last words: {last}")),
-                    None => error,
-                })
-            }
+            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(Box::new(started.guest)), agent),
+            Err(error) => started.end(Err(error)),
         }
     }
 
@@ -278,7 +269,7 @@ impl Host {
 }
 
 /// Waits for the guest's agent, or for the end of the machine.
-fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
+pub(super) fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
     boot_unless(started, machine, agent, std::future::pending())
 }
 
