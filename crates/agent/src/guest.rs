@@ -21,6 +21,7 @@ mod line;
 mod network;
 mod port;
 mod power;
+mod volumes;
 
 use std::io;
 

@@ -236,6 +236,18 @@ pub struct LimitsPatch {
     /// Disk in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<ByteSize>,
+    /// Bytes a second from and to the disk. `null` takes the limit away.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<ByteSize>))]
+    pub disk_rate: Option<Option<ByteSize>>,
+    /// Reads and writes of the disk a second. `null` takes the limit away.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]
+    pub disk_iops: Option<Option<u32>>,
+    /// Bytes a second from and to the network. `null` takes the limit away.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<ByteSize>))]
+    pub network_rate: Option<Option<ByteSize>>,
 }
 
 /// What a patch led to.
@@ -262,7 +274,7 @@ pub struct StopRequest {
 }
 
 /// `null` as `Some(None)`, so that it differs from absent.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 
@@ -275,6 +287,9 @@ impl LimitsPatch {
             cpus: self.cpus.unwrap_or(to.cpus),
             pids: self.pids.unwrap_or(to.pids),
             disk: self.disk.unwrap_or(to.disk),
+            disk_rate: self.disk_rate.unwrap_or(to.disk_rate),
+            disk_iops: self.disk_iops.unwrap_or(to.disk_iops),
+            network_rate: self.network_rate.unwrap_or(to.network_rate),
         }
     }
 }
@@ -334,6 +349,16 @@ mod tests {
         assert_eq!(changed.user, None);
         assert_eq!((changed.workdir, changed.at_least), (spec.workdir, Some(Runtime::Sysbox)));
         assert_eq!(changed.limits, Limits { pids: 99, ..spec.limits });
+    }
+
+    #[test]
+    fn a_rate_is_taken_away_by_null() {
+        let limits = Limits { disk_rate: Some(ByteSize::mib(1)), disk_iops: Some(99), ..Limits::default() };
+        let patch: LimitsPatch =
+            serde_json::from_str(r#"{"disk_rate": null, "network_rate": 1048576}"#).expect("a patch");
+        let changed = patch.apply(limits);
+        assert_eq!((changed.disk_rate, changed.disk_iops), (None, Some(99)));
+        assert_eq!(changed.network_rate, Some(ByteSize::mib(1)));
     }
 
     #[test]

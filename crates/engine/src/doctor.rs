@@ -1,11 +1,12 @@
 //! What works on this machine.
 
 use garth_runtime::{Level, OciRuntime};
-use garth_spec::{Handler, RuntimeChoice};
+use garth_spec::{Handler, Runtime, RuntimeChoice};
 
 use crate::error::{Error, ErrorKind};
 use crate::guest::GuestConfig;
 
+pub(crate) mod boots;
 pub(crate) mod microvm;
 
 /// What was found, by subject.
@@ -64,10 +65,18 @@ pub fn probe(here: &Here<'_>) -> Findings {
         fix: found.fix,
     });
     Findings {
-        runtimes: Handler::ALL.map(|handler| (handler, of_handler(handler, here))).into(),
+        runtimes: Handler::ALL.map(|handler| (handler, with_boot(handler, here))).into(),
         storage: vec![btrfs(), mkfs()],
         network: network.collect(),
     }
+}
+
+fn with_boot(handler: Handler, here: &Here<'_>) -> Vec<Finding> {
+    let mut findings = of_handler(handler, here);
+    if handler.runtime() == Runtime::Microvm && findings.iter().all(|finding| finding.ok) {
+        findings.extend(boots::known(handler, here));
+    }
+    findings
 }
 
 pub(crate) fn of_handler(handler: Handler, here: &Here<'_>) -> Vec<Finding> {

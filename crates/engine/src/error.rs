@@ -2,8 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use garth_spec::{
-    ByteSize, Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice,
-    TransitionRefused,
+    Capability, ImageName, InvalidSpec, ProjectId, ProjectName, ProjectState, Runtime, RuntimeChoice, TransitionRefused,
 };
 
 /// What an error was caused by.
@@ -85,7 +84,7 @@ pub enum ErrorKind {
         /// `memory`, `disk`, …
         what: &'static str,
         /// What was asked for.
-        limit: ByteSize,
+        limit: String,
     },
     /// The disk of the host, or the pool on it, is full.
     #[error("no space is left")]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use garth_spec::{Handler, ImageName, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
+use garth_spec::{Handler, ImageName, Limits, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
 use jiff::Timestamp;
 
 use crate::engine::Shared;
@@ -47,6 +47,7 @@ pub(crate) fn at_least(local: &Local, least: Runtime, spec: &ProjectSpec) -> Res
 fn handler(local: &Local, spec: &ProjectSpec) -> Result<Handler, Error> {
     let handler = local.handler(spec.runtime)?;
     spec.check_handler(handler)?;
+    local.check_handler(handler, spec)?;
     Ok(handler)
 }
 
@@ -124,6 +125,7 @@ pub(crate) fn start(shared: &Shared, project: &mut Project) -> Result<Live, Erro
 fn bring_up(shared: &Shared, project: &mut Project, id: SandboxId, handler: Handler) -> Result<Live, Error> {
     let begun = Instant::now();
     let lease = shared.local.lease(id, handler, project.spec.network).map_err(|error| error.step("network"))?;
+    shared.local.limit_network(id, project.spec.limits.network_rate)?;
     fault::reach(Point::StartLeased);
     let leased = begun.elapsed();
     let (record, addresses) = (lease.record.clone(), lease.addresses);
@@ -275,12 +277,12 @@ pub(crate) fn change(
     let doing = |error: Error, project: &Project| error.doing(|| format!("cannot change {}", project.name));
     let from = project.spec.limits;
     let disk = from.disk != to.limits.disk;
-    let sandbox = live.filter(|_| from != garth_spec::Limits { disk: from.disk, ..to.limits });
+    let sandbox = live.filter(|_| from != Limits { disk: from.disk, ..to.limits });
     if disk {
         shared.local.set_disk_limit(project.id, to.limits.disk).map_err(|error| doing(error.step("disk"), project))?;
         fault::reach(Point::ChangeDiskLimited);
     }
-    let limited = sandbox.map_or(Ok(()), |live| live.sandbox.set_limits(&to.limits));
+    let limited = limit(shared, project, sandbox, &to.limits);
     let saved = limited.and_then(|()| {
         fault::reach(Point::ChangeSandboxLimited);
         let changed = Project { spec: to, ..project.clone() };
@@ -290,7 +292,7 @@ pub(crate) fn change(
     });
     if let Err(error) = saved {
         let disk_back = if disk { shared.local.set_disk_limit(project.id, from.disk) } else { Ok(()) };
-        let back = disk_back.and(sandbox.map_or(Ok(()), |live| live.sandbox.set_limits(&from)));
+        let back = disk_back.and(limit(shared, project, sandbox, &from));
         if let Err(left) = back {
             tracing::error!(project = %project.name, error = left.chain(), "limits are not what the store says");
         }
@@ -298,6 +300,12 @@ pub(crate) fn change(
     }
     fault::reach(Point::ChangeCommitted);
     Ok(())
+}
+
+fn limit(shared: &Shared, project: &Project, live: Option<&Live>, to: &Limits) -> Result<(), Error> {
+    let (Some(live), Some(entry)) = (live, &project.sandbox) else { return Ok(()) };
+    live.sandbox.set_limits(to)?;
+    shared.local.limit_network(entry.id, to.network_rate)
 }
 
 /// Keeps how the check of a project's boundary ended.

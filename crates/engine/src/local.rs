@@ -148,7 +148,7 @@ pub(crate) struct Lease {
 /// What a sandbox will run in.
 #[derive(Debug)]
 pub(crate) enum Prepared {
-    Native(garth_runtime::Prepared),
+    Native(Box<garth_runtime::Prepared>),
     Container(garth_runtime::PreparedContainer),
 }
 
@@ -253,6 +253,16 @@ impl Local {
         driver!(self, local => local.check(spec))
     }
 
+    /// Whether this handler does here what the spec asks of it.
+    pub(crate) fn check_handler(&self, handler: Handler, spec: &ProjectSpec) -> Result<(), Error> {
+        driver!(self, local => local.check_handler(handler, spec))
+    }
+
+    /// Holds the network of a sandbox to a rate; nothing where it has none.
+    pub(crate) fn limit_network(&self, id: SandboxId, rate: Option<ByteSize>) -> Result<(), Error> {
+        driver!(self, local => local.limit_network(id, rate))
+    }
+
     pub(crate) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
         driver!(self, local => local.lease(id, handler, network))
     }
@@ -295,6 +305,13 @@ impl Local {
         if let (Self::Host(host), Sandbox::Host(sandbox)) = (self, &live.sandbox)
             && sandbox.is_machine()
         {
+            if project.sandbox.as_ref().is_some_and(|entry| !entry.volumes.is_empty()) {
+                return Err(Error::because(
+                    ErrorKind::Pause,
+                    "what a guest has open of a volume cannot be kept with its memory",
+                )
+                .hint("stop it instead; or take its volumes away with `garth set --unset-volume` and restart it"));
+            }
             host.save_machine(project, sandbox, &live.agent)?;
             return Ok(Rest { record: PausedRecord::Saved, live: None });
         }
@@ -310,7 +327,9 @@ impl Local {
             (Some(PausedRecord::Saved), None) => {
                 let lease = self.lease(entry.id, entry.handler, entry.network)?;
                 let leased = (lease.record.clone(), lease.addresses);
-                let live = driver!(self, local => local.wake(Order { id: entry.id, project, lease }));
+                let limited = self.limit_network(entry.id, project.spec.limits.network_rate);
+                let order = Order { id: entry.id, project, lease };
+                let live = limited.and_then(|()| driver!(self, local => local.wake(order)));
                 match live {
                     Ok(live) => Ok(Woken { live: Arc::new(live), lease: Some(leased) }),
                     Err(error) => {

@@ -88,7 +88,9 @@ fn recover(local: &Local, project: &Project) -> Option<Live> {
         None
     })?;
     // A change may have been cut short between the sandbox and the store.
-    if let Err(error) = live.sandbox.set_limits(&project.spec.limits) {
+    let limits = &project.spec.limits;
+    let limited = live.sandbox.set_limits(limits).and_then(|()| local.limit_network(entry.id, limits.network_rate));
+    if let Err(error) = limited {
         tracing::warn!(project = %project.name, error = error.chain(), "its limits could not be set again");
     }
     Some(live)

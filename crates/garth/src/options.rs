@@ -109,6 +109,37 @@ pub struct LimitOptions {
     /// Processes and threads [default: 4096]
     #[arg(long, value_name = "NUMBER")]
     pub pids: Option<u32>,
+    #[command(flatten)]
+    pub rates: RateOptions,
+}
+
+/// What it may read, write, send and receive a second, each left as it is when not given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
+pub struct RateOptions {
+    /// Bytes a second from its disk, and as many to it: 50MiB, …; or none [default: none]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_rate: Option<Rate<ByteSize>>,
+    /// Reads of its disk a second, and as many writes; or none [default: none]
+    #[arg(long, value_name = "NUMBER")]
+    pub disk_iops: Option<Rate<u32>>,
+    /// Bytes a second from the network, and as many to it: 10MB, …; or none [default: none]
+    #[arg(long, value_name = "SIZE")]
+    pub network_rate: Option<Rate<ByteSize>>,
+}
+
+/// A number a second, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate<T>(pub Option<T>);
+
+impl<T: FromStr> FromStr for Rate<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        match text {
+            "none" => Ok(Self(None)),
+            number => number.parse().map(|number| Self(Some(number))),
+        }
+    }
 }
 
 /// How a process runs.
@@ -220,6 +251,9 @@ impl LimitOptions {
             cpus: self.cpus.unwrap_or(base.cpus),
             pids: self.pids.unwrap_or(base.pids),
             disk: self.disk.unwrap_or(base.disk),
+            disk_rate: self.rates.disk_rate.map_or(base.disk_rate, |rate| rate.0),
+            disk_iops: self.rates.disk_iops.map_or(base.disk_iops, |rate| rate.0),
+            network_rate: self.rates.network_rate.map_or(base.network_rate, |rate| rate.0),
         }
     }
 }
@@ -313,6 +347,17 @@ mod tests {
         assert!(matches!(least.spec(&place), NewSpec::AtLeast(Runtime::Sysbox, _)));
         let named = SpecOptions { runtime: Some(Runtime::Default.into()), ..least };
         assert!(matches!(named.spec(&place), NewSpec::Whole(_)));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_none() {
+        assert_eq!("none".parse(), Ok(Rate::<u32>(None)));
+        assert_eq!("1MiB".parse(), Ok(Rate(Some(ByteSize::mib(1)))));
+        assert!("nothing".parse::<Rate<u32>>().is_err());
+        let base = Limits { disk_iops: Some(50), network_rate: Some(ByteSize::mib(1)), ..Limits::default() };
+        let rates = RateOptions { network_rate: Some(Rate(None)), ..RateOptions::default() };
+        let options = LimitOptions { rates, ..LimitOptions::default() };
+        assert_eq!(options.over(base), Limits { network_rate: None, ..base });
     }
 
     #[test]

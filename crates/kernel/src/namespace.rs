@@ -35,6 +35,8 @@ impl Namespaces {
         Self((libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64);
     /// Mounts alone.
     pub const MOUNTS: Self = Self(libc::CLONE_NEWNS as u64);
+    /// Users alone.
+    pub const USERS: Self = Self(libc::CLONE_NEWUSER as u64);
     /// Process ids alone.
     pub const PIDS: Self = Self(libc::CLONE_NEWPID as u64);
     /// A user namespace and mounts that it owns: every mount copied into it is locked (`mount_namespaces(7)`).

@@ -59,6 +59,10 @@ impl Builder<'_> {
                 drop(reply.send(made));
             }
             Request::Adopt(record, reply) => drop(reply.send(self.adopt(&record))),
+            Request::Limit(wire, rate, reply) => {
+                let limited = self.host().and_then(|host| host.limit(wire, rate));
+                drop(reply.send(limited));
+            }
             Request::Sweep(keep, reply) => drop(reply.send(self.sweep(&keep))),
             Request::Close(reply) => {
                 let outcome = if self.shared.queue().leases.is_empty() { self.sweep(&[]) } else { Ok(()) };
@@ -130,6 +134,7 @@ impl Builder<'_> {
         let mut swept: Vec<u16> = host.wires()?.into_iter().map(|(slot, _)| slot).collect();
         swept.retain(|slot| !keep.contains(slot) && !busy.contains(slot));
         host.remove(&swept)?;
+        host.forget_rates()?;
         let mut queue = shared.queue();
         swept.into_iter().for_each(|slot| queue.slots.give_back(slot));
         Ok(())

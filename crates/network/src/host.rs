@@ -15,6 +15,7 @@ use crate::forwarding::{self, Forwarding};
 use crate::layout::{Layout, SLOTS};
 use crate::queue::Shared;
 use crate::remover;
+use crate::ruleset::Rates;
 use crate::slot::{Place, Ready, Wire};
 use crate::watch::Watch;
 use crate::{Error, ErrorKind, LeaseRecord, ruleset, sysctl};
@@ -34,6 +35,7 @@ pub(crate) struct Host {
     ipv6: bool,
     /// The ruleset as the kernel had it after it was loaded.
     rules: String,
+    rates: Rates,
     _dns: dns::Service,
     _watch: Watch,
 }
@@ -55,12 +57,13 @@ impl Host {
         layout.save(&path)?;
         // Before what it watches is looked at, so that no change falls between.
         let watch = Watch::start(shared)?;
-        let rules = load_rules(names, &layout)?;
+        let rates = Rates::new();
+        let rules = load_rules(names, &layout, &rates)?;
         let mut forwarding = Forwarding::default();
         forwarding.follow(&mut socket)?;
         docker::accept(names);
         let dns = dns::Service::start(sockets, config.upstream.as_deref())?;
-        Ok(Self { socket, names: names.clone(), layout, forwarding, ipv6, rules, _dns: dns, _watch: watch })
+        Ok(Self { socket, names: names.clone(), layout, forwarding, ipv6, rules, rates, _dns: dns, _watch: watch })
     }
 
     /// Loads the ruleset again if it is not as it was; Docker may have come, too.
@@ -70,7 +73,7 @@ impl Host {
                 table = self.names.table(),
                 "the sandboxes' rules were changed from outside; loading them again"
             );
-            self.rules = load_rules(&self.names, &self.layout)?;
+            self.rules = load_rules(&self.names, &self.layout, &self.rates)?;
         }
         docker::accept(&self.names);
         self.follow_uplinks()
@@ -103,6 +106,33 @@ impl Host {
             ipv6,
         };
         wire.make(place, &mut self.socket, home)
+    }
+
+    /// Holds a wire to a rate, or to none.
+    pub(crate) fn limit(&mut self, wire: u32, rate: Option<u64>) -> Result<(), Error> {
+        let mut rates = self.rates.clone();
+        let before = match rate {
+            Some(rate) => rates.insert(wire, rate),
+            None => rates.remove(&wire),
+        };
+        if before == rate {
+            return Ok(());
+        }
+        let changed = ruleset::load(&ruleset::change_rate(&self.names, wire, before, rate));
+        // Somebody may have flushed the rules a moment ago.
+        changed.or_else(|_| load_rules(&self.names, &self.layout, &rates).map(|rules| self.rules = rules))?;
+        self.rates = rates;
+        Ok(())
+    }
+
+    /// Forgets the rates of wires that are gone.
+    pub(crate) fn forget_rates(&mut self) -> Result<(), Error> {
+        if self.rates.is_empty() {
+            return Ok(());
+        }
+        let wires: Vec<u32> = self.wires()?.into_iter().map(|(_, index)| index).collect();
+        let gone: Vec<u32> = self.rates.keys().copied().filter(|wire| !wires.contains(wire)).collect();
+        gone.into_iter().try_for_each(|wire| self.limit(wire, None))
     }
 
     /// Whether the wire of this record is still there.
@@ -150,7 +180,7 @@ pub(crate) fn try_out(names: &Names, home: &OwnedFd) -> Result<(), Error> {
     let layout = Layout::choose(&[])?;
     let ipv6 = has_ipv6();
     Gateway { names, layout: &layout, ipv6 }.raise(&mut socket)?;
-    load_rules(names, &layout)?;
+    load_rules(names, &layout, &Rates::new())?;
     forwarding::try_out()?;
     let slot = *SLOTS.start();
     let ipv6 = ipv6.then(|| (layout.ipv6(slot), layout.gateway6()));
@@ -197,8 +227,8 @@ impl Gateway<'_> {
     }
 }
 
-fn load_rules(names: &Names, layout: &Layout) -> Result<String, Error> {
-    ruleset::load(&ruleset::text(names, layout))?;
+fn load_rules(names: &Names, layout: &Layout, rates: &Rates) -> Result<String, Error> {
+    ruleset::load(&ruleset::text(names, layout, rates))?;
     let vanished = || Error::new(ErrorKind::RulesetRefused, "the sandboxes' rules vanished while they were loaded");
     ruleset::loaded(names)?.ok_or_else(vanished)
 }

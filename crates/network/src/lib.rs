@@ -31,7 +31,7 @@
 //! `DOCKER-USER`. Two files: `network.json` in the data directory, `/run/garth/network.lock`.
 //!
 //! It does not start sandboxes, keep leases over a restart (the engine stores a [`LeaseRecord`] and
-//! gives it back), publish ports, or limit bandwidth. Everything it makes in the kernel is named
+//! gives it back), or publish ports. Everything it makes in the kernel is named
 //! after the data directory's tag, so several daemons live side by side.
 #![forbid(unsafe_code)]
 

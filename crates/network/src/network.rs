@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use garth_kernel::netns;
-use garth_spec::SandboxId;
+use garth_spec::{ByteSize, SandboxId};
 
 use crate::config::Names;
 use crate::queue::{Found, Request, Shared};
@@ -86,11 +86,40 @@ impl Network {
         Ok(found == Found::Alive)
     }
 
+    /// Holds a lease to so many bytes a second each way, or to none; nothing where there is no lease. It begins at once and
+    /// lasts until the lease ends. What comes faster is lost. Root in the sandbox cannot undo it.
+    ///
+    /// # Errors
+    /// As [`Network::lease`].
+    pub fn limit(&self, id: SandboxId, rate: Option<ByteSize>) -> Result<(), Error> {
+        let queue = self.shared.queue();
+        let (Some(wire), limited) = (queue.leases.get(&id).map(|record| record.wire), queue.limited.contains(&id))
+        else {
+            return Ok(());
+        };
+        drop(queue);
+        let Some(rate) = rate else {
+            if limited {
+                self.shared.ask(|reply| Request::Limit(wire, None, reply))?;
+                self.shared.queue().limited.remove(&id);
+            }
+            return Ok(());
+        };
+        self.shared.ask(|reply| Request::Limit(wire, Some(rate.bytes()), reply))?;
+        self.shared.queue().limited.insert(id);
+        Ok(())
+    }
+
     /// Ends a lease, if there is one. The wire is removed soon after, in another thread, and its
     /// address is not used again before.
     pub fn release(&self, id: SandboxId) {
-        let record = self.shared.queue().leases.remove(&id);
+        let mut queue = self.shared.queue();
+        let (record, limited) = (queue.leases.remove(&id), queue.limited.remove(&id));
+        drop(queue);
         if let Some(record) = record {
+            if limited {
+                self.shared.forget_rate(record.wire);
+            }
             self.shared.release(record);
         }
     }
@@ -104,6 +133,7 @@ impl Network {
         let keep = {
             let mut queue = self.shared.queue();
             queue.leases.retain(|id, _| keep.contains(id));
+            queue.limited.retain(|id| keep.contains(id));
             queue.leases.values().map(|record| record.slot).collect()
         };
         self.shared.ask(|reply| Request::Sweep(keep, reply))

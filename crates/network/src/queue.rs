@@ -1,6 +1,6 @@
 //! What is asked of the network's threads, what they have ready, and who holds what.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Make(SandboxId, Place, Reply<Ready>),
     /// Whether the wire of an earlier daemon's lease is there; it is kept then.
     Adopt(LeaseRecord, Reply<Found>),
+    /// Hold a wire to so many bytes a second, or to none.
+    Limit(u32, Option<u64>, Reply<()>),
     /// Remove every wire but those of these slots; and everything, when there are none.
     Sweep(Vec<u16>, Reply<()>),
     /// As `Sweep` of nothing, if no lease is left; then end.
@@ -70,6 +72,8 @@ pub(crate) struct Queue {
     pub(crate) slots: Slots,
     pub(crate) warm: VecDeque<Ready>,
     pub(crate) leases: BTreeMap<SandboxId, LeaseRecord>,
+    /// Leases that have a rate.
+    pub(crate) limited: BTreeSet<SandboxId>,
     last_lease: Option<Instant>,
     /// Ready wires are kept: from the first lease on, and not after one could not be made.
     pub(crate) warming: bool,
@@ -142,6 +146,12 @@ impl Shared {
         if !self.queue().requests.iter().any(asked) {
             self.tell(Request::Look(check));
         }
+    }
+
+    /// Forgets the rate of a wire that goes, without waiting for it.
+    pub(crate) fn forget_rate(&self, wire: u32) {
+        let (reply, _) = std::sync::mpsc::sync_channel(1);
+        self.tell(Request::Limit(wire, None, reply));
     }
 
     /// Hands an ended lease to the remover.

@@ -1,5 +1,6 @@
 //! The ruleset as text, and the calls of `nft` that load it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::process::Output;
 
@@ -12,8 +13,35 @@ use crate::{Error, ErrorKind, program};
 /// 262,144 for the whole host (`net.netfilter.nf_conntrack_max`).
 const FLOWS: u32 = 4096;
 
+/// What a wire may have beyond its rate at once, besides a second's worth: packets of 64 KiB pass whole.
+const BURST: u64 = 128 << 10;
+
+/// The rates of wires that have one, by interface, in bytes a second.
+pub(crate) type Rates = BTreeMap<u32, u64>;
+
 /// The whole ruleset; loading it replaces an older version in one step.
-pub(crate) fn text(names: &Names, layout: &Layout) -> String {
+pub(crate) fn text(names: &Names, layout: &Layout, rates: &Rates) -> String {
+    let rated = rates.iter().map(|(wire, rate)| add_rate(names, *wire, *rate));
+    without_rates(names, layout) + &rated.collect::<String>()
+}
+
+/// A wire's rate in the place of another, in one step.
+pub(crate) fn change_rate(names: &Names, wire: u32, from: Option<u64>, to: Option<u64>) -> String {
+    let removed = from.map(|_| {
+        let remove = |set| format!("delete element inet {} {set} {{ {wire} }}\n", names.table());
+        SETS.map(remove).concat()
+    });
+    removed.unwrap_or_default() + &to.map(|rate| add_rate(names, wire, rate)).unwrap_or_default()
+}
+
+const SETS: [&str; 2] = ["sent", "received"];
+
+fn add_rate(names: &Names, wire: u32, rate: u64) -> String {
+    let limit = format!("limit rate over {rate} bytes/second burst {BURST} bytes");
+    SETS.map(|set| format!("add element inet {} {set} {{ {wire} {limit} }}\n", names.table())).concat()
+}
+
+fn without_rates(names: &Names, layout: &Layout) -> String {
     let elements = |blocks: &[Block]| blocks.iter().map(|b| b.network).collect::<Vec<_>>().join(", ");
     let mut text = String::new();
     for line in include_str!("ruleset.nft").lines().filter(|line| !line.trim_start().starts_with('#')) {
@@ -84,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_word_of_the_template_is_filled_in() {
-        let text = text(&Names::new("ab").unwrap(), &Layout::choose(&[]).unwrap());
+        let text = text(&Names::new("ab").unwrap(), &Layout::choose(&[]).unwrap(), &Rates::new());
         let left: Vec<_> = text
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .filter(|word| {
@@ -94,5 +122,18 @@ mod tests {
             .collect();
         assert!(left.is_empty(), "{left:?}");
         assert!(text.contains("iifname != \"gvab-*\" accept"));
+    }
+
+    #[test]
+    fn a_rate_takes_the_place_of_another_both_ways() {
+        let names = Names::new("ab").unwrap();
+        let lines = |from, to| change_rate(&names, 9, from, to).lines().map(str::to_owned).collect::<Vec<_>>();
+        let added = "add element inet garth_ab sent { 9 limit rate over 500 bytes/second burst 131072 bytes }";
+        assert_eq!(lines(None, Some(500))[0], added);
+        assert_eq!((lines(None, Some(500)).len(), lines(Some(1), Some(500)).len()), (2, 4));
+        assert_eq!(lines(Some(1), None), SETS.map(|set| format!("delete element inet garth_ab {set} {{ 9 }}")));
+        assert!(lines(None, None).is_empty());
+        let whole = text(&names, &Layout::choose(&[]).unwrap(), &Rates::from([(9, 500)]));
+        assert!(whole.contains(added), "{whole}");
     }
 }

@@ -19,6 +19,7 @@ mod layers;
 mod volumes;
 pub(crate) use layers::Layers;
 pub use volumes::check_volume;
+pub(crate) use volumes::open as open_volume;
 
 /// The mounts of one sandbox's disk.
 #[derive(Debug)]

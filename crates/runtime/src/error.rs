@@ -53,6 +53,12 @@ pub enum ErrorKind {
     /// The machine has no way to bring processes to rest.
     #[error("there is no cgroup v2 tree, by which processes are brought to rest")]
     NoFreezer,
+    /// Nothing holds a sandbox to a rate of its disk.
+    #[error("no sandbox can be held to a rate of its disk here: {why}")]
+    NoDiskRate {
+        /// What is missing.
+        why: &'static str,
+    },
     /// The new limit is below what is used now.
     #[error("the sandbox uses more than that now")]
     InUse,

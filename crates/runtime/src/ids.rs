@@ -29,6 +29,11 @@ const USER: &str = "garth";
 pub struct FirstId(u32);
 
 impl FirstId {
+    /// One that was claimed by another process.
+    pub(crate) fn of(first: u32) -> Self {
+        Self(first)
+    }
+
     /// The number.
     pub fn get(self) -> u32 {
         self.0

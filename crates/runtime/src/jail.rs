@@ -27,9 +27,10 @@ use crate::handshake::Failure;
 use crate::ids::Claim;
 use crate::sandboxes::Shared;
 use crate::slots::{self, Init, PATIENCE, Process, SLOT, Slot, start_time};
-use crate::{AgentBinary, Level, Sandbox, Sandboxes};
+use crate::{AgentBinary, Level, Sandbox, Sandboxes, Volume};
 
 mod inside;
+mod server;
 mod steps;
 
 pub use inside::run;
@@ -105,6 +106,16 @@ struct Order {
     user: u32,
     /// Directories whose `cgroup.procs` it enters.
     cgroups: Vec<PathBuf>,
+    /// What it serves.
+    served: Option<Served>,
+}
+
+/// A directory of the host that a program serves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Served {
+    volume: Volume,
+    /// Never shown, nor anything in it.
+    hidden: PathBuf,
 }
 
 /// Back to the daemon.
@@ -189,7 +200,7 @@ impl Jail {
         shared.cgroups.create(&self.slot, &limits).doing(|| format!("make the cgroups of slot {}", self.slot))?;
         let network = given.netns.map_or(Network::Nothing, |_| Network::Joined);
         let cgroups = shared.cgroups.directories(&self.slot);
-        let order = Order { plan: plan.clone(), network, user: self.user(), cgroups };
+        let order = Order { plan: plan.clone(), network, user: self.user(), cgroups, served: None };
         let outside = Outside { user: &self.user, given, directory: &self.directory };
         let init = spawn(&shared.agent, &order, outside).doing(|| format!("start {} in its jail", plan.program))?;
         self.started = true;

@@ -43,7 +43,7 @@ pub mod spawner;
 pub mod steps;
 
 pub use agent_binary::AgentBinary;
-pub use cgroups::Usage;
+pub use cgroups::{BlockDevice, Usage};
 pub use disk::check_volume;
 pub use error::{Error, ErrorKind};
 pub use ids::{FirstId, IDS};

@@ -48,7 +48,7 @@ pub enum Access {
 }
 
 /// A directory of the host that a sandbox sees. Whoever asks for it is trusted with it; the sandbox is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Which; links in it are followed.
     pub host: PathBuf,

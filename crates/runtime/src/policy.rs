@@ -267,6 +267,20 @@ impl Policy {
         }
     }
 
+    /// Of a program that serves a directory as root of its own user namespace: it makes files of every user's there, and
+    /// goes into the directory for good (CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID SETPCAP SYS_CHROOT MKNOD SETFCAP).
+    pub fn server() -> Self {
+        let of_files = CapabilitySet::CHOWN
+            | CapabilitySet::DAC_OVERRIDE
+            | CapabilitySet::FOWNER
+            | CapabilitySet::FSETID
+            | CapabilitySet::MKNOD
+            | CapabilitySet::SETFCAP;
+        let of_itself =
+            CapabilitySet::SETGID | CapabilitySet::SETUID | CapabilitySet::SETPCAP | CapabilitySet::SYS_CHROOT;
+        Self { capabilities: of_files | of_itself, ..Self::jail() }
+    }
+
     /// Of a jail: no capability, nothing of /proc or /sys. The program brings its own filter.
     pub fn jail() -> Self {
         let open = || Program::compile(&BTreeMap::new(), Action::Allow);

@@ -129,7 +129,11 @@ impl Sandbox {
         }
     }
 
-    fn slot<T>(&self, read: impl FnOnce(&mut Slot) -> T) -> T {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn slot<T>(&self, read: impl FnOnce(&mut Slot) -> T) -> T {
         read(&mut self.slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -187,6 +191,10 @@ impl Sandbox {
     pub fn destroy(self) -> Result<()> {
         self.init.end().doing(|| format!("end the sandbox {}", self.id))?;
         self.slot(|slot| slot.end_keeper()).doing(|| format!("end the keeper of the sandbox {}", self.id))?;
+        // A program in a jail may have others beside it.
+        if let Some(slot) = self.slot(|slot| slot.is_jail().then(|| slot.name.clone())) {
+            end_all(&self.shared, &slot).doing(|| format!("end what is in slot {slot}"))?;
+        }
         let Self { id, mounts, slot, uppers, shared, .. } = self;
         shared.layers.end(&uppers);
         shared.unmount(Unmount::Namespace(mounts, uppers));

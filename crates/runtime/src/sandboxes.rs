@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use garth_spec::SandboxId;
 
-use crate::cgroups::Cgroups;
+use crate::cgroups::{BlockDevice, Cgroups};
 use crate::disk::{self, Disk, Layers, Owners};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::handshake::Order;
@@ -177,6 +177,19 @@ impl Sandboxes {
     /// As [`Sandboxes::recover`], of a sandbox that the OCI runtime made.
     pub fn recover_container(&self, id: SandboxId, record: &ContainerRecord) -> Result<Option<Container>> {
         Container::recover(id, record, Arc::clone(&self.shared))
+    }
+
+    /// Tells what the disks of sandboxes are on: without it none is held to a rate of its disk.
+    pub fn set_disks(&self, device: Option<BlockDevice>) {
+        self.shared.cgroups.set_disks(device);
+    }
+
+    /// Whether a sandbox can be held to a rate of its disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoDiskRate`], with what is missing.
+    pub fn check_disk_rate(&self) -> Result<()> {
+        self.shared.cgroups.check_disk_rate().doing(|| "look at the cgroups".to_owned())
     }
 
     /// Finds a sandbox that an earlier daemon started. `None` when it is gone.

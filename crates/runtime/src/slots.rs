@@ -322,6 +322,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Whether it holds a program in a jail.
+    pub(crate) fn is_jail(&self) -> bool {
+        self.ids.is_some() && self.keeper.is_none() && self.level == Level::Default
+    }
+
     pub(crate) fn create(root: &Spawner, cgroups: &Cgroups, name: String, ids: Option<Claim>) -> Result<Self> {
         let limits = Limits::default();
         let level = if ids.is_some() { Level::Sysbox } else { Level::Default };

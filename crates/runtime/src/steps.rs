@@ -22,8 +22,8 @@ use crate::{Access, Level, Policy};
 mod apply;
 mod leaf;
 pub mod mapped;
-pub use apply::bound_capabilities;
 pub(crate) use apply::{Fds, apply, open_proc};
+pub use apply::{bound_capabilities, volume};
 
 /// One thing to do. Carried out in order; the first that fails ends the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,13 @@ pub enum Step {
     },
     /// A mount namespace of its own; when the user namespace is another, with all that is mounted locked.
     OwnMounts,
+    /// Makes a file.
+    File {
+        /// The new name.
+        at: &'static str,
+        /// Its content.
+        text: &'static str,
+    },
     /// Makes a symbolic link.
     Link {
         /// The new name.
@@ -129,6 +136,12 @@ pub enum Step {
     },
     /// Becomes this user and the group of the same number, without any other; with that, without capabilities.
     BecomeUser(u32),
+    /// Puts the served directory at a place.
+    Serve(&'static str),
+    /// Goes into the user namespace that came along: all capabilities in it, none outside.
+    JoinUsers,
+    /// As many open files as whoever started this may have.
+    OpenFiles,
     /// No program started from here gets more than this process has.
     NoNewPrivileges,
     /// A limit that neither the init nor its children can raise.

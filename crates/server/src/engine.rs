@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::response::Response;
 use garth_api::{Changed, CreateProject, ErrorCode, NewSpec, Project, ProjectPatch, Verification};
 use garth_engine::NewProject;
-use garth_spec::{ProjectName, ProjectSpec};
+use garth_spec::{Handler, ProjectName, ProjectSpec};
 use http::Request;
 use http_body_util::BodyExt as _;
 
@@ -105,13 +105,17 @@ impl Engine {
             }
         };
         let has_sandbox = project.state.has_sandbox();
-        let at_next_start = if has_sandbox { self.waiting(&before, &project.spec) } else { Vec::new() };
+        let handler = project.runtime.handler;
+        let at_next_start = if has_sandbox { self.waiting(&before, &project.spec, handler) } else { Vec::new() };
         Ok(Changed { project, at_next_start, stopped })
     }
 
     /// The fields in which a running sandbox still is what it was.
-    fn waiting(&self, before: &ProjectSpec, after: &ProjectSpec) -> Vec<String> {
+    fn waiting(&self, before: &ProjectSpec, after: &ProjectSpec, handler: Option<Handler>) -> Vec<String> {
+        let rates = |spec: &ProjectSpec| (spec.limits.disk_rate, spec.limits.disk_iops);
         let mut differs = vec![
+            // All others on this machine hold a disk to another rate at once.
+            ("limits", handler == Some(Handler::MicrovmCloudHypervisor) && rates(before) != rates(after)),
             ("network", before.network != after.network),
             ("env", before.env != after.env),
             ("user", before.user != after.user),
@@ -124,7 +128,7 @@ impl Engine {
         ];
         if let Self::Cluster(_) = self {
             // A policy is changed beside the Pod, and holds at once; the rest is the Pod's.
-            differs.retain(|(field, _)| *field != "network");
+            differs.retain(|(field, _)| !matches!(*field, "network" | "limits"));
             differs.push(("limits", before.limits != after.limits));
         }
         differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field.to_owned()).collect()

@@ -42,12 +42,27 @@ pub struct GuestBegin {
     pub read_only: bool,
     /// What processes may use together.
     pub limits: GuestLimits,
+    /// Directories of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<GuestVolume>,
     /// The capabilities that processes can have, by their bits; all when absent. Less than all keeps a program from
     /// mistakes: root of a machine of its own finds ways back to the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<u64>,
     /// For the agent itself.
     pub agent: AgentConfig,
+}
+
+/// A directory of the host that the machine can mount (virtiofs).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestVolume {
+    /// What the machine calls it.
+    pub tag: String,
+    /// Where it is to be; made when it is missing.
+    pub at: String,
+    /// The host takes no writes anyway.
+    pub read_only: bool,
 }
 
 /// What the processes of a guest may use together, the agent's included: `POST /garth/guest/limits` changes it. Memory

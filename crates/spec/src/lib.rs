@@ -28,7 +28,7 @@ pub use agent::AgentConfig;
 pub use capability::{Capabilities, Capability, UnknownCapability};
 pub use guest::{
     GuestAgain, GuestBegin, GuestBegun, GuestDisk, GuestError, GuestFilesystem, GuestFrozen, GuestLimits, GuestNetwork,
-    GuestPower, GuestPrepare, Hex, InvalidText, MacAddress, Prefixed,
+    GuestPower, GuestPrepare, GuestVolume, Hex, InvalidText, MacAddress, Prefixed,
 };
 pub use id::{ImageId, InvalidId, ProjectId, SandboxId};
 pub use limits::{InvalidLimit, Limits};

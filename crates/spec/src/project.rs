@@ -70,6 +70,11 @@ impl Default for ProjectSpec {
     }
 }
 
+/// What can do all that our own code does.
+const ALL: &str = "default/native, sysbox/native or microvm";
+/// What can show a directory of the host.
+const SHARING: &str = "default/native, sysbox/native or microvm/qemu";
+
 /// A project spec that no sandbox could honour.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
@@ -105,12 +110,14 @@ pub enum InvalidSpec {
     #[error("a project has {MOST_VOLUMES} volumes at most")]
     ManyVolumes,
     /// What is to carry the runtime out cannot do this.
-    #[error("{handler} has no {option}: that needs default/native or sysbox/native")]
+    #[error("{handler} has no {option}: that needs {instead}")]
     NotByHandler {
         /// What was asked for.
         option: &'static str,
         /// What cannot do it.
         handler: Handler,
+        /// What can.
+        instead: &'static str,
     },
 }
 
@@ -155,12 +162,14 @@ impl ProjectSpec {
         let native = matches!(handler, Handler::DefaultNative | Handler::SysboxNative);
         let guest = handler.runtime() == Runtime::Microvm;
         let asked = [
-            ("volumes", native, !self.volumes.is_empty()),
-            ("read-only root", native || guest, self.read_only),
-            ("choice of capabilities", native || guest, !self.capabilities.are_the_levels()),
+            ("limit of its disk's rate", native || guest, self.limits.has_disk_rate(), ALL),
+            // Firecracker has no device that could show one; that of Cloud Hypervisor was never tried.
+            ("volumes", native || handler == Handler::MicrovmQemu, !self.volumes.is_empty(), SHARING),
+            ("read-only root", native || guest, self.read_only, ALL),
+            ("choice of capabilities", native || guest, !self.capabilities.are_the_levels(), ALL),
         ];
-        match asked.into_iter().find(|(_, has, asked)| *asked && !has) {
-            Some((option, ..)) => Err(InvalidSpec::NotByHandler { option, handler }),
+        match asked.into_iter().find(|(_, has, asked, _)| *asked && !has) {
+            Some((option, .., instead)) => Err(InvalidSpec::NotByHandler { option, handler, instead }),
             None => Ok(()),
         }
     }
@@ -244,8 +253,9 @@ mod tests {
             assert_eq!(refused(Runtime::Default.into()), None);
             assert_eq!(refused(Runtime::Sysbox.into()), None);
             assert_eq!(refused(Handler::SysboxRunc.into()), Some(Handler::SysboxRunc));
-            let shares = !spec.volumes.is_empty();
-            assert_eq!(refused(Runtime::Microvm.into()), shares.then_some(Handler::MicrovmQemu));
+            assert_eq!(refused(Runtime::Microvm.into()), None);
+            let shares = (!spec.volumes.is_empty()).then_some(Handler::MicrovmFirecracker);
+            assert_eq!(refused(Handler::MicrovmFirecracker.into()), shares);
             // Where it is the only one that works, it is not taken for the one that could.
             assert!(spec.check_handler(Handler::SysboxRunc).is_err());
         }

@@ -72,6 +72,20 @@ impl Btrfs {
         closed
     }
 
+    /// The one disk that the filesystem is on, whole: the kernel counts by disks and not by their partitions.
+    pub(crate) fn device(&self) -> Result<Option<(u32, u32)>, Error> {
+        let root = self.layout.root();
+        let fs = kernel::fs_id(open(root)?.as_fd()).at("look at the pool's disk", root)?;
+        let devices = Path::new("/sys/fs/btrfs").join(fs.to_string()).join("devices");
+        let found: Result<Vec<_>, _> = std::fs::read_dir(&devices).and_then(Iterator::collect);
+        let found = found.at("look at the pool's disk", &devices)?;
+        let [device] = found.as_slice() else { return Ok(None) };
+        let at = std::fs::canonicalize(device.path()).at("look at the pool's disk", &devices)?;
+        let whole = if at.join("partition").exists() { at.parent().unwrap_or(&at) } else { &at };
+        let numbers = std::fs::read_to_string(whole.join("dev")).at("look at the pool's disk", whole)?;
+        Ok(numbers.trim().split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?))))
+    }
+
     /// Makes an empty subvolume.
     pub(crate) fn make_subvolume(&self, path: &Path) -> Result<(), Error> {
         let (parent, name) = open_parent(path)?;

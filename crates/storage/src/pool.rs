@@ -139,6 +139,14 @@ impl Pool {
         &self.inner.warnings
     }
 
+    /// Major and minor number of the disk that the pool is on; `None` where it is on several, or on none of its own.
+    pub fn device(&self) -> Result<Option<(u32, u32)>, Error> {
+        match &self.inner.backing {
+            Backing::Btrfs(btrfs) => btrfs.device(),
+            Backing::Overlay(_) => Ok(None),
+        }
+    }
+
     /// Unmounts the pool and detaches its loop device; an error of kind `Busy` when sandboxes use it.
     /// Without this the pool stays mounted and the next [`Pool::open`] finds it.
     pub fn close(&self) -> Result<(), Error> {

@@ -29,12 +29,14 @@ pub mod qemu;
 mod snapshot;
 mod socket;
 mod template;
+mod virtiofs;
 mod vmm;
 
 pub use channel::{AGENT_PORT, ChannelAddress};
 pub use error::{Error, ErrorKind, SnapshotFault};
 
-pub use machine::{Accelerator, Begin, Drive, DriveAccess, Machine, Nic};
+pub use machine::{Accelerator, Begin, Drive, DriveAccess, DriveRate, Machine, Nic};
 pub use snapshot::{Saved, Snapshot};
 pub use template::Template;
+pub use virtiofs::VirtioFs;
 pub use vmm::{Access, Capabilities, Control, Descriptor, Launch, Place, Shown, Vmm};

@@ -23,6 +23,8 @@ pub struct Machine {
     pub drives: Vec<Drive>,
     /// Its network interface.
     pub nic: Option<Nic>,
+    /// Directories of the host that it can mount, each served by a program of its own: their tags.
+    pub shares: Vec<String>,
     /// What runs its instructions.
     pub accelerator: Accelerator,
 }
@@ -36,6 +38,18 @@ pub struct Drive {
     pub file: PathBuf,
     /// Whether the guest may write.
     pub access: DriveAccess,
+    /// How fast the guest may read and write.
+    pub rate: DriveRate,
+}
+
+/// What a guest may read of a disk in a second, and as much that it may write; as fast as it goes where nothing is said.
+/// Firecracker and Cloud Hypervisor count both together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DriveRate {
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// Requests.
+    pub operations: Option<u64>,
 }
 
 /// Whether a guest may write to a disk.

@@ -11,22 +11,31 @@ use std::sync::{Arc, Mutex};
 use garth_spec::ByteSize;
 use serde_json::Value;
 
-use crate::machine::{Accelerator, Drive, DriveAccess, Machine, Nic};
+use crate::machine::{Accelerator, Drive, DriveAccess, DriveRate, Machine, Nic};
 use crate::snapshot::{Saved, Snapshot};
 
 pub(crate) use schema::Schema;
 
 /// A machine that has one of everything.
 pub(crate) fn machine() -> Machine {
-    let drive =
-        |serial: &str, access| Drive { serial: serial.to_owned(), file: format!("/pool/{serial}").into(), access };
+    let drive = |serial: &str, access, rate| Drive {
+        serial: serial.to_owned(),
+        file: format!("/pool/{serial}").into(),
+        access,
+        rate,
+    };
+    let held = DriveRate { bytes: Some(1 << 20), operations: None };
     Machine {
         vcpus: 2,
         memory: ByteSize::mib(256),
         kernel: "/dev/null".into(),
         initrd: "/dev/null".into(),
-        drives: vec![drive("root", DriveAccess::ReadWrite), drive("usr", DriveAccess::ReadOnly)],
+        drives: vec![
+            drive("root", DriveAccess::ReadWrite, held),
+            drive("usr", DriveAccess::ReadOnly, DriveRate::default()),
+        ],
         nic: Some(Nic { mac: [2, 0, 0, 0, 0, 1] }),
+        shares: Vec::new(),
         accelerator: Accelerator::Kvm,
     }
 }

@@ -50,9 +50,11 @@ impl Qemu {
         if machine.nic.is_some() && !matches!(begin, Begin::Template) {
             descriptors.push(Descriptor::Tap);
         }
+        let first_share = descriptors.len();
+        descriptors.extend((0..machine.shares.len()).map(Descriptor::Share));
         Launch {
             program: self.0.path.display().to_string(),
-            arguments: arguments(machine, begin),
+            arguments: arguments(machine, begin, first_share),
             shown: self.shown(machine),
             descriptors,
             tap: None,
@@ -76,13 +78,14 @@ impl Qemu {
 
 /// The guest's devices must be the same for a snapshot and the machine that it is loaded into: they depend on what the
 /// machine is and never on where it runs.
-fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
+fn arguments(machine: &Machine, begin: Begin<'_>, first_share: usize) -> Vec<String> {
     let mut words = Words(Vec::new());
     words.add("-name", "garth");
     words.0.extend(["-no-user-config", "-nodefaults", "-no-reboot", "-S"].map(str::to_owned));
     words.add("-display", "none");
     // No PIT and no PIC: their stray interrupt ends a direct boot of the kernel in an oops now and then.
-    words.add("-machine", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on,usb=off");
+    let memory = if machine.shares.is_empty() { "" } else { ",memory-backend=memory" };
+    words.add("-machine", format!("microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on,usb=off{memory}"));
     match machine.accelerator {
         Accelerator::Kvm => {
             words.add("-accel", "kvm");
@@ -96,6 +99,10 @@ fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
         }
     }
     words.add("-m", format!("{}M", machine.memory_mib()));
+    if !machine.shares.is_empty() {
+        // Who serves a share reads and writes where the guest says.
+        words.add("-object", format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory_mib()));
+    }
     words.add("-smp", machine.vcpus.to_string());
     words.add("-kernel", inside::KERNEL);
     words.add("-initrd", inside::INITRD);
@@ -114,6 +121,10 @@ fn arguments(machine: &Machine, begin: Begin<'_>) -> Vec<String> {
     machine.drives.iter().for_each(|drive| words.drive(drive));
     if let Some(nic) = machine.nic {
         words.nic(nic, begin);
+    }
+    for (number, tag) in machine.shares.iter().enumerate() {
+        words.add("-chardev", format!("socket,id={tag},fd=%fd{}%", first_share + number));
+        words.add("-device", format!("vhost-user-fs-device,chardev={tag},tag={tag}"));
     }
     if matches!(begin, Begin::Restore(_)) {
         words.add("-incoming", "defer");

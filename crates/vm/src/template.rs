@@ -35,7 +35,8 @@ impl Template {
     ///
     /// It is of this boot of the host: a guest has taken over what the processor is and how fast its clock runs.
     pub fn of(vmm: &Vmm, machine: &Machine) -> Result<Option<Self>, Error> {
-        if !vmm.capabilities().templates {
+        // Who serves a share knows what its guest has open there, and no two guests may have one.
+        if !vmm.capabilities().templates || !machine.shares.is_empty() {
             return Ok(None);
         }
         let boot = std::fs::read_to_string(BOOT).map_err(Error::io("tell this boot of the host"))?;
@@ -121,6 +122,13 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), count, "{keys:?}");
+    }
+
+    #[test]
+    fn a_machine_with_a_share_has_no_template() {
+        let vmm = Vmm::Qemu(Qemu::of(Program::at("/bin/true".into()).expect("a program with a version")));
+        let machine = Machine { shares: vec!["volume0".to_owned()], ..mock::machine() };
+        assert_eq!(Template::of(&vmm, &machine).expect("an answer"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::channel::{AGENT_PORT, ChannelAddress};
 use crate::cloud_hypervisor::{self, CloudHypervisor};
 use crate::error::Error;
 use crate::firecracker::{self, Firecracker};
-use crate::machine::{Begin, Machine};
+use crate::machine::{Begin, DriveRate, Machine};
 use crate::qemu::{self, Qemu};
 use crate::snapshot::{Saved, Snapshot};
 
@@ -92,6 +92,8 @@ pub enum Descriptor {
     Output,
     /// The tap of the network interface.
     Tap,
+    /// A socket that is connected to who serves the share of this number.
+    Share(usize),
 }
 
 /// Where a running machine is reached from the host.
@@ -107,6 +109,11 @@ impl Place {
     /// The channel's socket, where the host makes it.
     pub fn channel(&self) -> PathBuf {
         self.host.join("channel.sock")
+    }
+
+    /// The socket of who serves the share of this number, where the host makes it.
+    pub fn share(&self, number: usize) -> PathBuf {
+        self.host.join(format!("share{number}.sock"))
     }
 
     /// The socket for orders, where the host makes it.
@@ -239,7 +246,13 @@ impl Control {
     /// the program was not told to load it then.
     pub fn load(&mut self, machine: &Machine, from: &Snapshot) -> Result<(), Error> {
         from.check(&self.vmm, machine)?;
-        order!(self, orders => orders.load(from))
+        order!(self, orders => orders.load(from))?;
+        machine.drives.iter().try_for_each(|drive| self.set_drive_rate(&drive.serial, drive.rate))
+    }
+
+    /// Holds a disk to another rate. Cloud Hypervisor keeps the one that the machine was made with.
+    pub fn set_drive_rate(&mut self, serial: &str, rate: DriveRate) -> Result<(), Error> {
+        order!(self, orders => orders.set_drive_rate(serial, rate))
     }
 
     /// Asks the guest of a machine of `whole` to give back all memory beyond this.

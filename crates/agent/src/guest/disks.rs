@@ -20,7 +20,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::{At, GuestFailure, Kind, devices};
+use super::{At, GuestFailure, Kind, devices, volumes};
 
 /// In the first file system, where nothing of the sandbox sees it afterwards.
 const DISK: &str = "/disk";
@@ -79,6 +79,7 @@ pub(super) fn enter(order: &GuestBegin) -> Result<Entered, GuestFailure> {
         }
     }
     MOVED.iter().try_for_each(|name| move_to_root(name).at(|| format!("move /{name}")))?;
+    volumes::show(&order.volumes, ROOT)?;
     if order.read_only {
         protect(order.usr.is_some()).at(|| "protect the root".to_owned())?;
     }

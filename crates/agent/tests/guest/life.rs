@@ -42,6 +42,7 @@ fn order() -> GuestBegin {
         usr_alone_at: None,
         read_only: false,
         limits: GuestLimits { memory: 1 << 30, pids: 500 },
+        volumes: Vec::new(),
         capabilities: None,
         agent: AgentConfig { workdir: Some("/".to_owned()), ..AgentConfig::default() },
     }

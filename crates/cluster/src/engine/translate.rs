@@ -59,6 +59,10 @@ fn check_supported(spec: &ProjectSpec) -> Result<(), Error> {
     if spec.limits.pids != Limits::default().pids {
         return unsupported("a limit of processes", "the kubelet's podPidsLimit holds for every Pod of a node");
     }
+    let rates = |limits: &Limits| (limits.disk_rate, limits.disk_iops, limits.network_rate);
+    if rates(&spec.limits) != rates(&Limits::default()) {
+        return unsupported("a rate of disk or network", "its storage class and its network plugin have rates, where they can");
+    }
     if spec.init.is_some() {
         return unsupported("an init of the image's own", "start it as a process");
     }
@@ -108,7 +112,7 @@ pub fn spec(project: &Project, default_image: &str) -> ProjectSpec {
             memory: quantity::bytes(&spec.limits.memory).unwrap_or(usual.memory),
             cpus: quantity::cpus(&spec.limits.cpus).unwrap_or(usual.cpus),
             disk: quantity::bytes(&spec.limits.disk).unwrap_or(usual.disk),
-            pids: usual.pids,
+            ..usual
         },
         network: spec.network.parse().unwrap_or_default(),
         env: spec.env.clone(),

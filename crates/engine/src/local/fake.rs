@@ -191,6 +191,14 @@ impl Fake {
         }
     }
 
+    pub(super) fn check_handler(&self, _: Handler, _: &ProjectSpec) -> Result<(), Error> {
+        Ok(())
+    }
+
+    pub(super) fn limit_network(&self, _: SandboxId, _: Option<ByteSize>) -> Result<(), Error> {
+        self.act("limit_network", |_| Ok(()))
+    }
+
     pub(super) fn check(&self, _: &ProjectSpec) -> Result<(), Error> {
         Ok(())
     }

@@ -2,11 +2,15 @@
 
 mod failure;
 mod guest;
+mod launch;
 mod machine;
 mod moving;
 mod order;
+mod rates;
 mod sandbox;
+mod shares;
 mod templates;
+mod trial;
 mod warm;
 
 use std::io::Read;
@@ -18,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use garth_network::NetworkConfig;
-use garth_runtime::{AgentBinary, Level, OciRuntime, Sandboxes, SandboxesConfig};
+use garth_runtime::{AgentBinary, BlockDevice, Level, OciRuntime, Sandboxes, SandboxesConfig};
 use garth_spec::{ByteSize, Handler, ImageId, Network, ProjectId, ProjectSpec, Runtime, RuntimeChoice, SandboxId};
 use garth_storage::{Disk, Driver, GuestContents, ImageMeta, Pool, PoolOptions};
 use sha2::{Digest as _, Sha256};
@@ -109,6 +113,10 @@ impl Host {
         for warning in pool.warnings() {
             tracing::warn!(warning, "pool");
         }
+        if let Ok(sandboxes) = self.sandboxes() {
+            let device = pool.device().explain()?.map(|(major, minor)| BlockDevice { major, minor });
+            sandboxes.set_disks(device);
+        }
         Ok(slot.insert(pool).clone())
     }
 
@@ -185,7 +193,7 @@ impl Host {
         if let Some(guest) = self.pool()?.guest_disk(project)
             && guest.usage().explain()?.limit.is_some_and(|size| limit < size)
         {
-            let kind = ErrorKind::LimitRefused { what: "disk", limit };
+            let kind = ErrorKind::LimitRefused { what: "disk", limit: limit.to_string() };
             return Err(Error::from(kind).hint("a microVM's disk grows, with its next start, and never shrinks"));
         }
         self.disk(project)?.set_limit(limit).explain()
@@ -226,12 +234,20 @@ impl Host {
         capabilities(spec).map(drop)
     }
 
+    /// Whether this handler does here what the spec asks of it.
+    pub(super) fn check_handler(&self, handler: Handler, spec: &ProjectSpec) -> Result<(), Error> {
+        if handler.runtime() == Runtime::Microvm {
+            shares::check(&spec.volumes)?;
+        }
+        self.check_rates(handler, &spec.limits)
+    }
+
     pub(super) fn lease(&self, id: SandboxId, handler: Handler, network: Network) -> Result<Lease, Error> {
         match handler {
             Handler::DefaultNative => self.lease_plain(id, network),
             Handler::SysboxNative => {
                 let prepared = self.sandboxes()?.prepare(Level::Sysbox).explain()?;
-                self.lease_owned(id, Prepared::Native(prepared), network)
+                self.lease_owned(id, Prepared::Native(Box::new(prepared)), network)
             }
             Handler::SysboxRunc => {
                 let prepared = self.sandboxes()?.prepare_container().explain()?;
@@ -416,6 +432,7 @@ impl Host {
     pub(super) fn findings(&self) -> Findings {
         let pool = self.pool().map(|pool| (format!("{:?}", pool.driver()).to_lowercase(), pool.warnings().to_vec()));
         let mut findings = crate::doctor::probe(&self.here());
+        self.try_boots(&mut findings);
         findings.storage.insert(
             0,
             match pool {

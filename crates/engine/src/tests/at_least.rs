@@ -28,11 +28,13 @@ async fn it_is_the_weakest_that_works_and_can_do_it() {
     works(&[Handler::SysboxNative, Handler::MicrovmQemu]);
     assert_eq!(gets(Runtime::Sysbox, plain.clone()), choice(Runtime::Sysbox));
     assert_eq!(gets(Runtime::Microvm, plain.clone()), choice(Runtime::Microvm));
-    // The default runtime has no inits of the image, and no microVM has volumes.
+    // The default runtime has no inits of the image, and of microVMs those of QEMU alone have volumes.
     let init = ProjectSpec { init: Some("/sbin/init".to_owned()), ..plain.clone() };
     assert_eq!(gets(Runtime::Default, init.clone()), choice(Runtime::Sysbox));
     assert_eq!(gets(Runtime::Microvm, init), choice(Runtime::Microvm));
     let volume = Volume { host: "/srv".to_owned(), read_only: true };
     let shared = ProjectSpec { volumes: [("/srv".to_owned(), volume)].into(), ..plain };
+    assert_eq!(gets(Runtime::Microvm, shared.clone()), choice(Runtime::Microvm));
+    works(&[Handler::MicrovmFirecracker]);
     assert!(matches!(gets(Runtime::Microvm, shared), Err(ErrorKind::Spec(_))));
 }

@@ -49,6 +49,9 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
         ),
         ("created", format!("{} ({})", project.created_at, ago(project.created_at.as_second(), now()))),
     ];
+    rows.extend(spec.limits.disk_rate.map(|rate| ("disk rate", format!("{rate}/s"))));
+    rows.extend(spec.limits.disk_iops.map(|iops| ("disk iops", iops.to_string())));
+    rows.extend(spec.limits.network_rate.map(|rate| ("network rate", format!("{rate}/s"))));
     rows.extend(spec.at_least.map(|least| ("at least", least.to_string())));
     rows.extend(project.verified.as_ref().map(|verified| ("verified", verdict(verified))));
     if project.ephemeral {

@@ -74,8 +74,16 @@ pub async fn run(context: &Context, args: Set) -> Result<u8> {
 }
 
 fn patch(args: &Set) -> ProjectPatch {
-    let LimitOptions { memory, cpus, disk, pids } = args.limits;
-    let limits = LimitsPatch { memory, cpus, pids, disk };
+    let LimitOptions { memory, cpus, disk, pids, rates } = args.limits;
+    let limits = LimitsPatch {
+        memory,
+        cpus,
+        pids,
+        disk,
+        disk_rate: rates.disk_rate.map(|rate| rate.0),
+        disk_iops: rates.disk_iops.map(|rate| rate.0),
+        network_rate: rates.network_rate.map(|rate| rate.0),
+    };
     let given = args.env.iter().map(|env| (env.name.clone(), env.value.clone()));
     let taken = args.unset_env.iter().map(|name| (name.clone(), None));
     let shown = args.volumes.volumes.iter().map(|option| (option.path.clone(), Some(option.volume.clone())));

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use yard::skip;
 
 /// Tests of the `e2e` and `security` programs that need nothing that the guest lacks.
-const E2E: &str = "lifecycle::default:: processes::default::exit_codes processes::default::a_timeout processes::default::kill_ends containment::default::";
+const E2E: &str = "lifecycle::default:: processes::default::exit_codes processes::default::a_timeout processes::default::kill_ends containment::default:: rates::a_disk";
 const SECURITY: &str = "boundary::default:: kernel::default:: host_facts::default::guest_cannot_read";
 
 /// Checks of the runtime `sysbox` (docs/sysbox.md) that must pass there: all that pass elsewhere, and those that need

@@ -9,12 +9,16 @@ mod yard;
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod level;
 
+#[path = "../support/pace.rs"]
+mod pace;
+
 mod bad_input;
 mod containment;
 mod files;
 mod lifecycle;
 mod pause;
 mod processes;
+mod rates;
 mod real_job;
 mod restrictions;
 mod verify;

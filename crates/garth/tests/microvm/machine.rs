@@ -129,3 +129,30 @@ fn every_check_of_the_level_passes() {
     let outcome = yard.json(&["verify", "m"]);
     assert_eq!((&outcome["handler"], &outcome["passed"]), (&crate::handler().into(), &true.into()), "{outcome}");
 }
+
+/// What `doctor` tried once since the host's start it does not try again.
+#[test]
+fn doctor_has_a_guest_boot_once() {
+    let Some(yard) = project("doctor_has_a_guest_boot_once", "m") else { return };
+    // So that there is something to boot.
+    yard.ok(&["start", "m"]);
+    let boot = || {
+        let doctor = yard.ok(&["doctor"]);
+        let handler = format!("runtime {}: ", crate::handler());
+        let of_it = doctor.lines().skip_while(|line| !line.starts_with(&handler)).skip(1);
+        let found = of_it.take_while(|line| line.starts_with(' ')).find(|line| line.contains("boot: "));
+        found.expect("a boot").to_owned()
+    };
+    let first = boot();
+    assert!(first.starts_with("  ok  boot: a guest came up in ") && first.contains("Linux "), "{first}");
+    let kept = format!("/var/cache/garth/boots/{}.json", crate::handler().replace('/', "-"));
+    let made = || std::fs::metadata(&kept).and_then(|kept| kept.modified()).expect("what was found");
+    let before = made();
+    assert_eq!(boot(), first);
+    assert_eq!(made(), before);
+    // What is of another boot of the host, or damaged, does not count.
+    let text = std::fs::read_to_string(&kept).expect("what was found");
+    std::fs::write(&kept, text.replace("\"host\":\"", "\"host\":\"x")).expect("write");
+    assert!(boot().starts_with("  ok  boot: a guest came up in "));
+    assert!(made() > before);
+}

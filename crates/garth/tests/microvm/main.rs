@@ -6,12 +6,17 @@
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
+#[path = "../support/pace.rs"]
+mod pace;
+
 mod faults;
 mod machine;
 mod moving;
 mod network;
 mod pausing;
+mod rates;
 mod restrictions;
+mod volumes;
 mod warm;
 
 use yard::Yard;

@@ -1,7 +1,7 @@
 //! Limits and options that hold inside a guest.
 
+use crate::project;
 use crate::yard::scratch;
-use crate::{create, project};
 
 /// How many children one can have, which go with it.
 const FORKS: &str = "
@@ -71,15 +71,6 @@ fn a_guest_has_the_root_and_the_capabilities_that_were_asked_for() {
     yard.ok(&["set", "m", "--read-only", "false", "--cap-add", "ALL"]);
     yard.ok(&["restart", "m"]);
     yard.sh("m", "touch /root/x && chroot / true");
-}
-
-#[test]
-fn a_guest_cannot_have_what_needs_a_shared_kernel() {
-    let Some(yard) = project("a_guest_cannot_have_what_needs_a_shared_kernel", "m") else { return };
-    let refused = yard.garth(&["set", "m", "-v", "/srv:/srv", "--json"]);
-    assert!(refused.code != 0 && refused.text().contains("volumes"), "{refused:?}");
-    create(&yard, "n");
-    assert_eq!(yard.project_names(), ["m", "n"]);
 }
 
 /// It is asked to end as systemd is (systemd(1), "Signals"): SIGRTMIN+4. RB_POWER_OFF is reboot(2)'s.

@@ -2,19 +2,25 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use garth_kernel::namespace;
 use garth_spec::Limits;
 
-use super::{DEVICES, PERIOD, Usage, field, number, quota};
+use super::{BlockDevice, DEVICES, PERIOD, Usage, field, number, quota};
 use crate::error::ErrorKind;
 
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+/// Taken where the kernel has it: without, no sandbox is held to a rate of its disk.
+const IO: &str = "io";
 
 /// cgroup v2: one tree.
 #[derive(Debug)]
 pub(crate) struct V2 {
     parent: PathBuf,
+    has_io: bool,
+    /// What the disks of all sandboxes are on.
+    disks: Mutex<Option<BlockDevice>>,
 }
 
 impl V2 {
@@ -36,7 +42,9 @@ impl V2 {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             result => result?,
         }
-        let enable: Vec<String> = NEEDED.iter().map(|name| format!("+{name}")).collect();
+        let has_io = controllers(root)?.iter().any(|name| name == IO);
+        let wanted = NEEDED.into_iter().chain(has_io.then_some(IO));
+        let enable: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
         for directory in [root, &parent] {
             fs::write(directory.join("cgroup.subtree_control"), enable.join(" "))?;
         }
@@ -46,18 +54,17 @@ impl V2 {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !namespace::has_machines_users()? => {}
             result => result?,
         }
-        Ok(Self { parent })
+        Ok(Self { parent, has_io, disks: Mutex::default() })
     }
 
     pub(super) fn below(root: &Path, parent: &str) -> Self {
-        Self { parent: root.join(parent) }
+        Self { parent: root.join(parent), has_io: false, disks: Mutex::default() }
     }
 
     /// Whether the controllers are there.
     pub(super) fn check(root: &Path) -> Result<(), ErrorKind> {
-        let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
-        let has = |name: &&str| controllers.split_whitespace().any(|found| found == *name);
-        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !has(name)).collect();
+        let found = controllers(root)?;
+        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !found.iter().any(|found| found == name)).collect();
         match missing.is_empty() {
             true => Ok(()),
             false => Err(ErrorKind::NoCgroups { missing: missing.join(", ") }),
@@ -83,6 +90,7 @@ impl V2 {
     pub(super) fn limit(&self, slot: &str, limits: &Limits) -> Result<(), ErrorKind> {
         let directory = self.directory(slot);
         self.limit_one(&directory, limits)?;
+        self.hold_disk(&directory, limits)?;
         // The same where the sandbox can read it, as Java and others do; the files stay those of the host.s root.
         let shown = directory.join(super::BOX);
         if shown.exists() { self.limit_one(&shown, limits) } else { Ok(()) }
@@ -103,6 +111,29 @@ impl V2 {
         Ok(fs::write(directory.join("pids.max"), limits.pids.to_string())?)
     }
 
+    pub(super) fn set_disks(&self, device: Option<BlockDevice>) {
+        *self.disks.lock().unwrap_or_else(PoisonError::into_inner) = device;
+    }
+
+    /// Where the rates of a sandbox's disk would be set, or why they cannot be.
+    pub(super) fn disks(&self) -> Result<BlockDevice, ErrorKind> {
+        if !self.has_io {
+            return Err(ErrorKind::NoDiskRate { why: "the kernel's cgroup v2 has no controller io" });
+        }
+        let device = *self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        device.ok_or(ErrorKind::NoDiskRate { why: "the pool of disks is not on one block device" })
+    }
+
+    /// What a process wrote is charged to its cgroup also when the kernel writes it out later: btrfs says on whose
+    /// behalf (`wbc_init_bio`).
+    fn hold_disk(&self, directory: &Path, limits: &Limits) -> Result<(), ErrorKind> {
+        match self.disks() {
+            Ok(device) => Ok(fs::write(directory.join("io.max"), io_max(device, limits))?),
+            Err(error) if limits.has_disk_rate() => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
     pub(super) fn usage(&self, slot: &str) -> io::Result<Usage> {
         let directory = self.directory(slot);
         let cache = field(&directory.join("memory.stat"), "inactive_file")?;
@@ -112,5 +143,47 @@ impl V2 {
             pids: number(&directory.join("pids.current"))?,
             oom_kills: field(&directory.join("memory.events"), "oom_kill")?,
         })
+    }
+}
+
+fn controllers(root: &Path) -> io::Result<Vec<String>> {
+    let text = fs::read_to_string(root.join("cgroup.controllers"))?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A line of `io.max` (Documentation/admin-guide/cgroup-v2.rst).
+fn io_max(device: BlockDevice, limits: &Limits) -> String {
+    let text = |rate: Option<u64>| rate.map_or("max".to_owned(), |rate| rate.to_string());
+    let bytes = text(limits.disk_rate.map(|rate| rate.bytes()));
+    let operations = text(limits.disk_iops.map(u64::from));
+    let BlockDevice { major, minor } = device;
+    format!("{major}:{minor} rbps={bytes} wbps={bytes} riops={operations} wiops={operations}")
+}
+
+#[cfg(test)]
+mod tests {
+    use garth_spec::ByteSize;
+
+    use super::*;
+
+    const LOOP: BlockDevice = BlockDevice { major: 7, minor: 3 };
+
+    #[test]
+    fn a_rate_that_is_taken_away_is_written_too() {
+        let limits = Limits { disk_rate: Some(ByteSize::mib(1)), ..Limits::default() };
+        assert_eq!(io_max(LOOP, &limits), "7:3 rbps=1048576 wbps=1048576 riops=max wiops=max");
+        let limits = Limits { disk_iops: Some(50), ..Limits::default() };
+        assert_eq!(io_max(LOOP, &limits), "7:3 rbps=max wbps=max riops=50 wiops=50");
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_held_is_refused_and_none_is_not() {
+        let limited = Limits { disk_iops: Some(50), ..Limits::default() };
+        let nowhere = Path::new("/nowhere");
+        for (has_io, disks) in [(false, Some(LOOP)), (true, None)] {
+            let v2 = V2 { parent: nowhere.to_owned(), has_io, disks: Mutex::new(disks) };
+            assert!(matches!(v2.hold_disk(nowhere, &limited), Err(ErrorKind::NoDiskRate { .. })));
+            assert!(v2.hold_disk(nowhere, &Limits::default()).is_ok());
+        }
     }
 }

@@ -27,7 +27,7 @@ pub fn check_volume(host: &Path, hidden: &Path) -> Result<()> {
     find(host, hidden).doing(|| "find the directory of a volume".to_owned()).map(drop)
 }
 
-pub(super) fn open(volume: &Volume, hidden: &Path, owners: Owners<'_>) -> Result<OwnedFd> {
+pub(crate) fn open(volume: &Volume, hidden: &Path, owners: Owners<'_>) -> Result<OwnedFd> {
     let directory = find(&volume.host, hidden).doing(|| "find the directory of a volume".to_owned())?;
     let doing = || format!("take {} as a mount", volume.host.display());
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;

@@ -6,11 +6,41 @@ use rustix::mount::MountFlags;
 use super::{Access, JailPlan, Network};
 use crate::steps::{INERT, Step};
 
+/// Where a served directory is, in the jail of who serves it.
+const SERVED: &str = "volume";
+/// Where its processes are.
+const PROCESSES: &str = "processes";
+
 /// Above everything of the host: what fills memory is the guest's doing.
 const OOM_SCORE_ADJ: i32 = 200;
 
 /// From the new process in its new namespaces to the program.
 pub(super) fn jail_steps(plan: &JailPlan, user: u32, network: Network) -> Vec<Step> {
+    let mut steps = enclosing(plan, user, network);
+    steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
+    steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges]);
+    steps
+}
+
+/// The same to a program that serves a directory: root of a user namespace whose users are nobody on the host. It opens
+/// its own files by /proc/self, and is process 1: of /proc there is that and, for QEMU's, the one number that it asks for.
+pub(super) fn server_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
+    let mut steps = enclosing(plan, user, Network::Nothing);
+    let directories = ["proc", "proc/sys", "proc/sys/fs", PROCESSES, SERVED];
+    steps.extend(directories.map(|at| Step::Directory(at.to_owned())));
+    steps.push(Step::File { at: "proc/sys/fs/file-max", text: "1048576" });
+    steps.push(Step::Link { at: "proc/self".to_owned(), to: format!("/{PROCESSES}/1") });
+    let flags = INERT | MountFlags::RDONLY;
+    steps.push(Step::Mount { fs: "proc", at: PROCESSES.to_owned(), flags, options: "subset=pid" });
+    steps.push(Step::Serve(SERVED));
+    steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
+    steps.extend([Step::OpenFiles, Step::JoinUsers, Step::BoundCapabilities, Step::BecomeUser(0)]);
+    steps.push(Step::NoNewPrivileges);
+    steps
+}
+
+/// A root with what is shown and nothing else.
+fn enclosing(plan: &JailPlan, user: u32, network: Network) -> Vec<Step> {
     let oom = Step::Write { at: "/proc/self/oom_score_adj", text: OOM_SCORE_ADJ.to_string() };
     let mount = |at: &str| Step::Mount { fs: "tmpfs", at: at.to_owned(), flags: INERT, options: "mode=755,size=1m" };
     // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
@@ -33,8 +63,6 @@ pub(super) fn jail_steps(plan: &JailPlan, user: u32, network: Network) -> Vec<St
             _ => Step::Expose { from, at, flags },
         });
     }
-    steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
-    steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges]);
     steps
 }
 
@@ -78,5 +106,18 @@ mod tests {
         assert!(at(&expose) < at(&Step::BecomeRoot(".")));
         assert!(at(&Step::BecomeRoot(".")) < at(&Step::BecomeUser(7)));
         assert_eq!(steps.last(), Some(&Step::NoNewPrivileges));
+    }
+
+    #[test]
+    fn who_serves_a_directory_is_nobody_on_the_host_before_it_is_root_of_its_own() {
+        let limits = Limits::default();
+        let plan = JailPlan { program: "/server".to_owned(), arguments: Vec::new(), shown: Vec::new(), limits };
+        let steps = server_steps(&plan, 7);
+        let at = |wanted: &Step| steps.iter().position(|step| step == wanted).expect("a step");
+        assert!(at(&Step::Serve(SERVED)) < at(&Step::BecomeRoot(".")));
+        assert!(at(&Step::BecomeRoot(".")) < at(&Step::JoinUsers));
+        assert!(at(&Step::JoinUsers) < at(&Step::BoundCapabilities));
+        assert!(at(&Step::BoundCapabilities) < at(&Step::BecomeUser(0)));
+        assert!(!steps.contains(&Step::BecomeUser(7)));
     }
 }

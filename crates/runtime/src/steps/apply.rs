@@ -27,6 +27,8 @@ pub(crate) struct Fds {
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) usr: Option<OwnedFd>,
     pub(crate) volumes: Vec<OwnedFd>,
+    /// The user namespace of a program that serves a directory.
+    pub(crate) users: Option<OwnedFd>,
     /// The pid namespace of the init that the keeper works for.
     pub(crate) pids: Option<OwnedFd>,
     /// Virtual files as detached mounts, and where in /proc each belongs.
@@ -61,6 +63,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
         Step::Give { at, id } => give(at, *id),
         Step::OwnMounts => namespace::unshare(namespace::Own::Mounts),
+        Step::File { at, text } => std::fs::write(at, text),
         Step::Link { at, to } => Ok(rustix::fs::symlink(to, at)?),
         Step::Device { at, major, minor } => device(at, *major, *minor),
         Step::Show { from, at } => show(from, at),
@@ -86,6 +89,12 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
         Step::Expose { from, at, flags } => expose(from, at, *flags),
         Step::OwnDevice { from, at, user, flags } => own_device(from, at, *user, *flags),
         Step::BecomeUser(user) => become_user(*user),
+        Step::Serve(at) => mount_detached(fds.volumes.first().ok_or(Errno::BADF)?, at),
+        Step::JoinUsers => namespace::join(held(&fds.users)?.as_fd(), namespace::Join::Users),
+        Step::OpenFiles => {
+            let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
+            Ok(rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+        }
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::WaitForChildren => signal::children(signal::ChildEnds::WaitedFor),
         Step::CoreLimit(bytes) => {
@@ -280,7 +289,9 @@ fn copy_to_disk(dir: &str, root: &OwnedFd) -> io::Result<()> {
 /// proc and sysfs (linux/magic.h): their mounts hide things by what is mounted on them, and by nothing else.
 const HIDING: [u64; 2] = [0x9fa0, 0x6265_6572];
 
-fn volume(mount: &OwnedFd, at: &str, root: &OwnedFd) -> io::Result<()> {
+/// Puts a detached mount at a place below a root, which is made when it is missing; links there lead nowhere but into the
+/// root, and nothing of proc or sysfs is covered.
+pub fn volume(mount: &OwnedFd, at: &str, root: &OwnedFd) -> io::Result<()> {
     let place = made_in(root, at)?;
     if u64::try_from(rustix::fs::fstatfs(&place)?.f_type).is_ok_and(|kind| HIDING.contains(&kind)) {
         return Err(Errno::PERM.into());

@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::inside;
-use crate::machine::{Drive, DriveAccess, Machine, Nic};
+use crate::machine::{Drive, DriveAccess, DriveRate, Machine, Nic};
 use crate::vmm::VSOCK;
 
 /// Of the guest in its own machine: every machine has a vsock of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
+
+/// In milliseconds.
+const A_SECOND: u32 = 1000;
 
 /// What it asks of Landlock, or else refuses the machine: Linux 6.2 (`ABI` of its landlock.rs).
 const LANDLOCK: u32 = 3;
@@ -37,7 +40,6 @@ pub(super) fn of(machine: &Machine) -> Value {
     config
 }
 
-/// Here, and with the network interface, a rate limiter belongs once limits name one.
 fn disk(drive: &Drive) -> Value {
     json!({
         "id": drive.serial,
@@ -46,7 +48,18 @@ fn disk(drive: &Drive) -> Value {
         "readonly": drive.access == DriveAccess::ReadOnly,
         // Left to itself it would look at the disk, whose content is the guest's.
         "image_type": "Raw",
+        "rate_limiter_config": limiter(drive.rate),
     })
+}
+
+fn limiter(rate: DriveRate) -> Value {
+    let bucket = |a_second: Option<u64>| {
+        a_second.map(|size| json!({ "size": size, "one_time_burst": null, "refill_time": A_SECOND }))
+    };
+    match rate == DriveRate::default() {
+        true => Value::Null,
+        false => json!({ "bandwidth": bucket(rate.bytes), "ops": bucket(rate.operations) }),
+    }
 }
 
 fn nic(nic: Nic) -> Value {

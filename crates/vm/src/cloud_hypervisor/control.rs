@@ -13,7 +13,7 @@ use super::{CONFIG, FILES, config};
 use crate::error::Error;
 use crate::http::{Api, PATIENCE, Request};
 use crate::inside;
-use crate::machine::Machine;
+use crate::machine::{DriveRate, Machine};
 use crate::snapshot::{self, Snapshot};
 use crate::socket::Directory;
 use crate::vmm::Place;
@@ -83,6 +83,10 @@ impl Control {
     pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
         let taken = whole.bytes().saturating_sub(memory.bytes());
         self.order(&Request::put("/api/v1/vm.resize", json!({ "desired_balloon": taken })))
+    }
+
+    pub(crate) fn set_drive_rate(&mut self, _serial: &str, _rate: DriveRate) -> Result<(), Error> {
+        Ok(())
     }
 
     pub(crate) fn resize_drive(&mut self, serial: &str, size: ByteSize) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use garth_spec::ByteSize;
 use super::{API, MEMORY, STATE, requests};
 use crate::error::Error;
 use crate::http::{Api, PATIENCE, Request};
-use crate::machine::Machine;
+use crate::machine::{DriveRate, Machine};
 use crate::snapshot::{self, Snapshot};
 use crate::socket::Directory;
 use crate::vmm::Place;
@@ -59,6 +59,10 @@ impl Control {
     pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
         let taken = whole.bytes().saturating_sub(memory.bytes()) >> 20;
         self.order(&requests::balloon(taken))
+    }
+
+    pub(crate) fn set_drive_rate(&mut self, serial: &str, rate: DriveRate) -> Result<(), Error> {
+        self.order(&requests::rate(serial, rate))
     }
 
     pub(crate) fn resize_drive(&mut self, serial: &str, _size: ByteSize) -> Result<(), Error> {

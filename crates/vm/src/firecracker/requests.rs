@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use super::{MEMORY, STATE};
 use crate::http::Request;
 use crate::inside;
-use crate::machine::{Drive, DriveAccess, Machine, Nic};
+use crate::machine::{Drive, DriveAccess, DriveRate, Machine, Nic};
 use crate::vmm::VSOCK;
 
 /// Of the guest in its own machine: every machine has a vsock of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
+
+/// In milliseconds.
+const A_SECOND: u32 = 1000;
 
 /// All that makes a machine, to its start.
 pub(super) fn boot(machine: &Machine) -> Vec<Request> {
@@ -40,8 +43,7 @@ fn boot_source(machine: &Machine) -> Request {
     Request::put("/boot-source", source)
 }
 
-/// None is the root device, which would come first: the initrd finds the root. Here, and with the network interface, a
-/// rate limiter belongs once limits name one.
+/// None is the root device, which would come first: the initrd finds the root.
 fn drive(drive: &Drive) -> Request {
     let body = json!({
         "drive_id": drive.serial,
@@ -51,6 +53,7 @@ fn drive(drive: &Drive) -> Request {
         // By default it tells the guest that a flush is done and does none.
         "cache_type": "Writeback",
         "io_engine": "Sync",
+        "rate_limiter": limiter(drive.rate),
     });
     Request::put(format!("/drives/{}", drive.serial), body)
 }
@@ -84,6 +87,16 @@ pub(super) fn load() -> Request {
 
 pub(super) fn balloon(mib: u64) -> Request {
     Request::patch("/balloon", json!({ "amount_mib": mib }))
+}
+
+pub(super) fn rate(serial: &str, rate: DriveRate) -> Request {
+    Request::patch(format!("/drives/{serial}"), json!({ "drive_id": serial, "rate_limiter": limiter(rate) }))
+}
+
+/// A bucket of nothing is none, which also takes an earlier one away (`TokenBucket::new`).
+fn limiter(rate: DriveRate) -> Value {
+    let bucket = |a_second: Option<u64>| json!({ "size": a_second.unwrap_or(0), "refill_time": A_SECOND });
+    json!({ "bandwidth": bucket(rate.bytes), "ops": bucket(rate.operations) })
 }
 
 /// Opening the file again makes it look at its size.

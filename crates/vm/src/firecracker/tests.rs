@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::machine::DriveRate;
 use crate::mock::{DONE, Mock, Schema, machine, refusal, snapshot};
 use crate::vmm::{Access, Place};
 
@@ -58,6 +59,7 @@ fn every_request_is_one_of_its_published_interface() {
     world.control.resume().expect("resumed");
     world.control.balloon(machine().memory, ByteSize::mib(64)).expect("ballooned");
     world.control.resize_drive("root", ByteSize::mib(1)).expect("resized");
+    world.control.set_drive_rate("root", DriveRate::default()).expect("as fast as it goes");
     let another = tempfile::tempdir().expect("directory");
     let snapshot = snapshot(another.path(), &[]);
     world.control.load(&snapshot).expect("loaded");
@@ -76,9 +78,22 @@ fn every_request_is_one_of_its_published_interface() {
         "PATCH /vm",
         "PATCH /balloon",
         "PATCH /drives/root",
+        "PATCH /drives/root",
         "PUT /snapshot/load",
     ];
     assert_eq!(world.mock.asked(), expected);
+}
+
+#[test]
+fn a_disk_begins_with_its_rate_and_another_without() {
+    let requests = requests::boot(&machine());
+    let of = |path: &str| {
+        let request = requests.iter().find(|request| request.path == path).expect("a disk");
+        let limiter = &request.body.as_ref().expect("a body")["rate_limiter"];
+        (limiter["bandwidth"]["size"].clone(), limiter["ops"]["size"].clone())
+    };
+    assert_eq!(of("/drives/root"), (1_048_576.into(), 0.into()));
+    assert_eq!(of("/drives/usr"), (0.into(), 0.into()));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A schema of requests, as little as ours need: `METHOD /path` with the body's fields. A type is `"string"`,
 //! `"integer"`, `"boolean"`, a list of words to choose from, `{ "from": …, "to": … }` for an integer, `{ "each": type }`
-//! for a list, or `{ "required": …, "optional": … }` for an object. No body is `null`. `{}` in a path is any word.
+//! for a list, `{ "nullable": type }`, or `{ "required": …, "optional": … }` for an object. No body is `null`. `{}` in a path is any word.
 
 use serde_json::{Map, Value};
 
@@ -36,6 +36,9 @@ fn check(kind: &Value, value: &Value) -> Result<(), String> {
         Value::Object(kind) if kind.contains_key("from") => value
             .as_u64()
             .is_some_and(|value| Some(value) >= kind["from"].as_u64() && Some(value) <= kind["to"].as_u64()),
+        Value::Object(kind) if kind.contains_key("nullable") => {
+            return if value.is_null() { Ok(()) } else { check(&kind["nullable"], value) };
+        }
         Value::Object(kind) if kind.contains_key("each") => {
             let Some(values) = value.as_array() else { return wrong() };
             return values.iter().try_for_each(|value| check(&kind["each"], value));

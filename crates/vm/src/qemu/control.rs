@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::qmp::Qmp;
 use crate::error::{Error, ErrorKind};
-use crate::machine::Machine;
+use crate::machine::{DriveRate, Machine};
 use crate::snapshot::{self, Snapshot};
 
 /// How long memory may take to be written or read: some GiB on a slow disk.
@@ -32,7 +32,11 @@ impl Control {
         Qmp::connect(socket).map(Self)
     }
 
-    pub(crate) fn start(&mut self, _machine: &Machine) -> Result<(), Error> {
+    pub(crate) fn start(&mut self, machine: &Machine) -> Result<(), Error> {
+        let held = machine.drives.iter().filter(|drive| drive.rate != DriveRate::default());
+        for drive in held {
+            self.set_drive_rate(&drive.serial, drive.rate)?;
+        }
         self.resume()
     }
 
@@ -105,6 +109,17 @@ impl Control {
 
     pub(crate) fn balloon(&mut self, _whole: ByteSize, memory: ByteSize) -> Result<(), Error> {
         self.0.order("balloon", json!({ "value": memory.bytes() })).map(drop)
+    }
+
+    pub(crate) fn set_drive_rate(&mut self, serial: &str, rate: DriveRate) -> Result<(), Error> {
+        let (bytes, operations) = (rate.bytes.unwrap_or(0), rate.operations.unwrap_or(0));
+        // All of these must be named; 0 is as fast as it goes.
+        let rates = json!({
+            "id": format!("disk-{serial}"),
+            "bps": 0, "bps_rd": bytes, "bps_wr": bytes,
+            "iops": 0, "iops_rd": operations, "iops_wr": operations,
+        });
+        self.0.order("block_set_io_throttle", rates).map(drop)
     }
 
     pub(crate) fn resize_drive(&mut self, serial: &str, size: ByteSize) -> Result<(), Error> {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use garth_spec::{ByteSize, Handler};
-use garth_vm::{Accelerator, Begin, Drive, DriveAccess, ErrorKind, Machine, Nic, Snapshot, SnapshotFault, Vmm};
+use garth_vm::{
+    Accelerator, Begin, Drive, DriveAccess, DriveRate, ErrorKind, Machine, Nic, Snapshot, SnapshotFault, Vmm,
+};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::jail::Jail;
@@ -32,7 +34,7 @@ impl World {
             let file = place.join(serial);
             File::create(&file).and_then(|made| made.set_len(sectors << 9)).expect("disk");
             std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("chown");
-            Drive { serial: serial.to_owned(), file, access }
+            Drive { serial: serial.to_owned(), file, access, rate: DriveRate::default() }
         };
         let vmm = Vmm::find(handler).expect("the program");
         let guest = PathBuf::from(std::env::var_os("LAB_GUEST").expect("the guest's files"));
@@ -45,6 +47,7 @@ impl World {
             drives: vec![drive("root", ROOT, DriveAccess::ReadWrite), drive("usr", USR, DriveAccess::ReadOnly)],
             // That of QEMU takes a descriptor of a tap, which is the network's to make.
             nic: (!emulates).then_some(Nic { mac: MAC }),
+            shares: Vec::new(),
             accelerator: if emulates { Accelerator::Tcg } else { Accelerator::Kvm },
         };
         Self { vmm, machine, place: place.to_owned() }

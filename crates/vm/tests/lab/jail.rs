@@ -54,7 +54,7 @@ impl Jail {
                     console = Some(ours);
                     theirs.into()
                 }
-                Descriptor::Output | Descriptor::Tap => continue,
+                Descriptor::Output | Descriptor::Tap | Descriptor::Share(_) => continue,
             };
             rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).expect("stays open");
             let text = fd.as_raw_fd().to_string();

@@ -13,7 +13,7 @@ impl<T> Explain<T> for Result<T, garth_storage::Error> {
         self.map_err(|error| {
             let kind = match *error.kind() {
                 Kind::NoSpace => ErrorKind::NoSpace,
-                Kind::LimitBelowUse { limit, .. } => ErrorKind::LimitRefused { what: "disk", limit },
+                Kind::LimitBelowUse { limit, .. } => ErrorKind::LimitRefused { what: "disk", limit: limit.to_string() },
                 Kind::DiskMissing(project) => ErrorKind::DiskMissing(project),
                 _ => ErrorKind::Storage,
             };

@@ -1,30 +1,26 @@
 //! Sandboxes with a kernel of their own: a project's disk in guest form, a machine in a jail, the agent in it.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use garth_runtime::Sandboxes;
-use garth_runtime::jail::{Access, Given, JailPlan, Shown};
 use garth_spec::{
     ByteSize, GuestAgain, GuestBegin, GuestBegun, GuestDisk as BlockDisk, GuestFilesystem, GuestLimits, GuestNetwork,
     Handler, Hex, Limits, MacAddress, Prefixed,
 };
 use garth_storage::GuestDisk;
 use garth_vm::{
-    Accelerator, Begin, ChannelAddress, Control, Descriptor, Drive, DriveAccess, Launch, Machine, Nic, Place, Saved,
-    Snapshot, Template, Vmm,
+    Accelerator, Begin, ChannelAddress, Control, Drive, DriveAccess, DriveRate, Machine, Nic, Place, Saved, Snapshot,
+    Template, Vmm,
 };
 use serde::{Deserialize, Serialize};
 
 use super::failure::Explain as _;
+use super::launch::{Site, Started, launch};
 use super::sandbox::{HostSandbox, Running};
-use super::{Host, order};
-use crate::agent::{Agent, Channel, Door};
+use super::{Host, order, rates, shares};
+use crate::agent::Agent;
 use crate::doctor::microvm;
 use crate::error::{Error, ErrorKind};
 use crate::local::{Live, Order, SandboxRecord};
@@ -44,9 +40,6 @@ const THREADS: u32 = 128;
 const BOOT: Duration = Duration::from_secs(120);
 /// How long a guest may take to mount its disk, or to write it out.
 pub(super) const DISK: Duration = Duration::from_secs(60);
-/// How much of a failed guest's last words is passed on.
-const WORDS: usize = 600;
-
 const ROOT: &str = "root";
 const USR: &str = "usr";
 
@@ -61,13 +54,20 @@ pub(crate) struct MachineRecord {
     /// The interface's address then: a snapshot's machine has it, whatever the guest has set since.
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) translated: bool,
+    /// How many directories it is served.
+    #[serde(default)]
+    pub(crate) shares: usize,
 }
 
 impl MachineRecord {
+    fn own(&self) -> u64 {
+        own(if self.translated { Accelerator::Tcg } else { Accelerator::Kvm }, self.shares)
+    }
+
     /// A machine of now, shaped as this one was: what has been asked for since does not fit its memory.
     fn as_it_was(&self, machine: Machine) -> Machine {
         let nic = self.mac.map(|mac| Nic { mac });
-        Machine { memory: self.memory, vcpus: self.vcpus, nic, ..machine }
+        Machine { memory: self.memory, vcpus: self.vcpus, nic, shares: Vec::new(), ..machine }
     }
 }
 
@@ -103,9 +103,10 @@ impl Guest {
     /// Processors at once; memory within what the machine was started with. Less of it holds for the processes inside at
     /// once, and comes back to the host as far as the guest gives it.
     pub(super) fn set_limits(&self, limits: &Limits, agent: &Arc<Agent>) -> Result<(), Error> {
-        self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.translated)?).explain()?;
+        self.sandbox.set_limits(&outer(limits, self.record.memory, self.record.own())?).explain()?;
         let left = limits.memory.bytes().saturating_add(SPARE).min(self.record.memory.bytes());
         let left = ByteSize::from_bytes(left).map_err(|error| Error::because(ErrorKind::Start, error))?;
+        self.control()?.set_drive_rate(ROOT, rates::of_drive(limits)).explain()?;
         let balloon = || self.control()?.balloon(self.record.memory, left).explain();
         let inside = || tell_limits(agent, &inner(limits));
         // The balloon takes memory from a guest that is held to less by then, and gives it to one that is not yet.
@@ -117,15 +118,11 @@ impl Guest {
     }
 }
 
-/// A machine that is being started.
-pub(super) struct Started {
-    pub(super) guest: Guest,
-    pub(super) control: Control,
-    console: UnixStream,
-    errors: File,
-}
-
 impl Host {
+    pub(super) fn site<'a>(&'a self, sandboxes: &'a Sandboxes) -> Site<'a> {
+        Site { sandboxes, hidden: &self.data_dir }
+    }
+
     /// Starts a project's machine on its disk. The image's /usr alone is to be seen at `usr_alone_at`, too.
     pub(super) fn start_machine(
         &self,
@@ -150,7 +147,8 @@ impl Host {
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let mut started = launch(&*self.sandboxes()?, &order, &mut tap, handler, &machine, Begin::Boot)?;
+        let sandboxes = self.sandboxes()?;
+        let mut started = launch(self.site(&sandboxes), &order, &mut tap, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
         let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
         let live = self.adopt(started, agent, done)?;
@@ -207,7 +205,9 @@ impl Host {
         let machine = record.as_it_was(self.machine(order.project, handler, &disk)?);
         let snapshot = Snapshot::open(&disk.memory()).explain().map_err(|error| error.step("load memory"))?;
         let again = again(&order, order.lease.link)?;
-        let mut started = launch(&*self.sandboxes()?, &order, &mut tap, handler, &machine, Begin::Restore(&snapshot))?;
+        let sandboxes = self.sandboxes()?;
+        let mut started =
+            launch(self.site(&sandboxes), &order, &mut tap, handler, &machine, Begin::Restore(&snapshot))?;
         let agent = started.agent();
         let loaded = started.control.load(&machine, &snapshot).explain().map_err(|error| error.step("load memory"));
         let done = loaded.and_then(|()| {
@@ -223,19 +223,10 @@ impl Host {
     }
 
     pub(super) fn adopt(&self, started: Started, agent: Arc<Agent>, done: Result<(), Error>) -> Result<Live, Error> {
-        let Started { guest, console, errors, control } = started;
-        drop(control);
         match done {
             // The console's end goes: what it says from now on is nobody's, and costs nothing.
-            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(Box::new(guest)), agent),
-            Err(error) => {
-                let last = last_words(&console, errors);
-                guest.sandbox.destroy().explain()?;
-                Err(match last {
-                    Some(last) => error.hint(format!("the machine's last words: {last}")),
-                    None => error,
-                })
-            }
+            Ok(()) => HostSandbox::adopt_with(self.sandboxes()?, Running::Machine(Box::new(started.guest)), agent),
+            Err(error) => started.end(Err(error)),
         }
     }
 
@@ -245,15 +236,15 @@ impl Host {
         let usr = tree.root().usr.is_some().then(|| self.usr_image()).transpose()?;
         let limits = project.spec.limits;
         if limits.memory < LEAST_MEMORY {
-            let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
+            let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory.to_string() };
             return Err(Error::from(kind)
                 .hint(format!("a guest's kernel needs {LEAST_MEMORY}: garth set NAME --memory {LEAST_MEMORY}")));
         }
         let accelerator = microvm::accelerator(handler, &self.here())?;
         let artifacts = self.artifacts()?;
-        let drive = |serial: &str, file, access| Drive { serial: serial.to_owned(), file, access };
-        let mut drives = vec![drive(ROOT, disk.file(), DriveAccess::ReadWrite)];
-        drives.extend(usr.map(|file| drive(USR, file, DriveAccess::ReadOnly)));
+        let drive = |serial: &str, file, access, rate| Drive { serial: serial.to_owned(), file, access, rate };
+        let mut drives = vec![drive(ROOT, disk.file(), DriveAccess::ReadWrite, rates::of_drive(&limits))];
+        drives.extend(usr.map(|file| drive(USR, file, DriveAccess::ReadOnly, DriveRate::default())));
         Ok(Machine {
             vcpus: limits.cpus.millis().div_ceil(1000),
             memory: ByteSize::mib(u32::try_from(limits.memory.bytes() >> 20).unwrap_or(u32::MAX)),
@@ -261,6 +252,7 @@ impl Host {
             initrd: artifacts.initrd(),
             drives,
             nic: None,
+            shares: (0..project.spec.volumes.len()).map(shares::tag).collect(),
             accelerator,
         })
     }
@@ -276,81 +268,8 @@ impl Host {
     }
 }
 
-/// Starts the program; the machine in it waits.
-pub(super) fn launch(
-    sandboxes: &Sandboxes,
-    order: &Order<'_>,
-    tap: &mut Option<OwnedFd>,
-    handler: Handler,
-    machine: &Machine,
-    begin: Begin<'_>,
-) -> Result<Started, Error> {
-    let vmm = Vmm::find(handler).explain()?;
-    let jail = sandboxes.new_jail(order.id).explain()?;
-    let place = Place { host: jail.directory().to_owned(), own: jail.own() };
-    let doing = |error: std::io::Error| Error::because(ErrorKind::Start, error).step("prepare the machine");
-    let mut writable = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
-    writable.try_for_each(|drive| jail.give(&drive.file)).map_err(doing)?;
-    let launch = vmm.launch(machine, begin);
-    let channel = UnixListener::bind(place.channel()).map_err(doing)?;
-    let orders = UnixListener::bind(place.control()).map_err(doing)?;
-    let (console, theirs) = UnixStream::pair().map_err(doing)?;
-    let (errors, said) = std::io::pipe().map_err(doing)?;
-    rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
-    if launch.tap.is_some() {
-        let tap = tap.take().ok_or(ErrorKind::Network)?;
-        garth_network::Lease::give_tap(tap, jail.user()).explain()?;
-    }
-    let fds = launch
-        .descriptors
-        .iter()
-        .filter_map(|descriptor| match descriptor {
-            Descriptor::Channel => Some(Ok(channel.as_fd())),
-            Descriptor::Control => Some(Ok(orders.as_fd())),
-            Descriptor::Console => Some(Ok(theirs.as_fd())),
-            Descriptor::Tap => Some(tap.as_ref().map(OwnedFd::as_fd).ok_or(ErrorKind::Network)),
-            Descriptor::Output => None,
-        })
-        .collect::<Result<Vec<BorrowedFd<'_>>, ErrorKind>>()?;
-    let prints = launch.descriptors.contains(&Descriptor::Output);
-    let output = prints.then(|| theirs.try_clone()).transpose().map_err(doing)?.map(OwnedFd::from);
-    // Who opens its tap by name has to be where it is, and who is given it need not.
-    let netns = order.lease.netns.as_ref().filter(|_| launch.tap.is_some()).map(OwnedFd::as_fd);
-    let given = Given { fds: &fds, netns, output, errors: said.into() };
-    let translated = machine.accelerator == Accelerator::Tcg;
-    let plan = plan(launch, outer(&order.project.spec.limits, machine.memory, translated)?, &place);
-    let sandbox = jail.start(&plan, given).explain()?;
-    let record = MachineRecord {
-        sandbox: sandbox.record(),
-        handler,
-        memory: machine.memory,
-        vcpus: machine.vcpus,
-        mac: machine.nic.map(|nic| nic.mac),
-        translated,
-    };
-    let errors = File::from(OwnedFd::from(errors));
-    match vmm.control(&place).explain() {
-        Ok(control) => Ok(Started { guest: Guest { sandbox, record, vmm, place }, control, console, errors }),
-        Err(error) => {
-            let last = last_words(&console, errors);
-            sandbox.destroy().explain()?;
-            let error = error.step("start the machine");
-            Err(match last {
-                Some(last) => error.hint(last),
-                None => error,
-            })
-        }
-    }
-}
-
-impl Started {
-    pub(super) fn agent(&self) -> Arc<Agent> {
-        Arc::new(Agent::behind(Door::Channel(Channel::new(self.guest.channel()))))
-    }
-}
-
 /// Waits for the guest's agent, or for the end of the machine.
-fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
+pub(super) fn boot(started: &mut Started, machine: &Machine, agent: &Agent) -> Result<(), Error> {
     boot_unless(started, machine, agent, std::future::pending())
 }
 
@@ -389,36 +308,17 @@ fn inner(limits: &Limits) -> GuestLimits {
     GuestLimits { memory: limits.memory.bytes(), pids: limits.pids }
 }
 
+/// What the program takes beside the guest's memory, and those that serve it directories.
+pub(super) fn own(accelerator: Accelerator, shares: usize) -> u64 {
+    OVERHEAD + if accelerator == Accelerator::Tcg { TRANSLATOR } else { 0 } + shares::overhead(shares)
+}
+
 /// Limits of the program: the guest's memory and its own.
-fn outer(limits: &Limits, memory: ByteSize, translated: bool) -> Result<Limits, Error> {
-    let own = OVERHEAD + if translated { TRANSLATOR } else { 0 };
+pub(super) fn outer(limits: &Limits, memory: ByteSize, own: u64) -> Result<Limits, Error> {
     let memory = ByteSize::from_bytes(memory.bytes().saturating_add(own));
     let memory = memory.map_err(|error| Error::because(ErrorKind::Start, error))?;
-    Ok(Limits { memory, pids: THREADS, ..*limits })
-}
-
-fn plan(launch: Launch, limits: Limits, place: &Place) -> JailPlan {
-    let mut shown: Vec<Shown> = launch
-        .shown
-        .into_iter()
-        .map(|shown| Shown { from: shown.from, at: shown.at, access: access(shown.access) })
-        .collect();
-    shown.push(Shown { from: place.own.clone(), at: "/own".into(), access: Access::Write });
-    shown.extend(["/dev/null", "/dev/urandom"].map(|device| Shown {
-        from: device.into(),
-        at: device.into(),
-        access: Access::Device,
-    }));
-    JailPlan { program: launch.program, arguments: launch.arguments, shown, limits }
-}
-
-fn access(access: garth_vm::Access) -> Access {
-    match access {
-        garth_vm::Access::Read => Access::Read,
-        garth_vm::Access::Run => Access::Run,
-        garth_vm::Access::Write => Access::Write,
-        garth_vm::Access::Device => Access::Device,
-    }
+    // It is the guest's disk that has a rate, and the program that holds the guest to it.
+    Ok(Limits { memory, pids: THREADS, disk_rate: None, disk_iops: None, ..*limits })
 }
 
 pub(super) fn usr_disk(machine: &Machine) -> Option<BlockDisk> {
@@ -442,6 +342,7 @@ fn begin(order: &Order<'_>, usr: Option<BlockDisk>, link: Option<garth_network::
         usr_alone_at: None,
         read_only: order.project.spec.read_only,
         limits: inner(&order.project.spec.limits),
+        volumes: shares::told(&order.project.spec.volumes),
         capabilities: super::capabilities(&order.project.spec)?,
         agent: order::agent(order.project),
     })
@@ -474,18 +375,4 @@ fn network(link: &garth_network::Link, own: &crate::local::Addresses) -> GuestNe
         gateway6: link.gateway6.filter(|_| own.ipv6.is_some()),
         mtu: Some(link.mtu),
     }
-}
-
-/// What a machine that failed had said, on its console and to its makers.
-fn last_words(console: &UnixStream, mut errors: File) -> Option<String> {
-    let mut said = Vec::new();
-    let _ = rustix::io::ioctl_fionbio(&errors, true);
-    let _ = errors.by_ref().take(64 << 10).read_to_end(&mut said);
-    let _ = console.set_nonblocking(true);
-    let _ = console.take(1 << 20).read_to_end(&mut said);
-    let text = String::from_utf8_lossy(&said);
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let from = text.char_indices().rev().nth(WORDS).map_or(0, |(at, _)| at);
-    let text = text[from..].trim();
-    (!text.is_empty()).then(|| text.to_owned())
 }

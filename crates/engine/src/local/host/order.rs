@@ -52,7 +52,7 @@ pub(super) fn own_address(order: &Order<'_>) -> IpAddr {
     order.lease.addresses.map_or(OWN, |addresses| addresses.ipv4.into())
 }
 
-fn volume_at(at: &str, volume: &Volume) -> garth_runtime::Volume {
+pub(super) fn volume_at(at: &str, volume: &Volume) -> garth_runtime::Volume {
     garth_runtime::Volume { host: (&volume.host).into(), at: at.to_owned(), read_only: volume.read_only }
 }
 

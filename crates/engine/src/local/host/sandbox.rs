@@ -176,7 +176,7 @@ impl HostSandbox {
     pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
         match self.lock().as_ref().ok_or(ErrorKind::Sandbox)?.set_limits(limits, &self.agent) {
             Err(error) if *error.kind() == ErrorKind::InUse => {
-                let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory };
+                let kind = ErrorKind::LimitRefused { what: "memory", limit: limits.memory.to_string() };
                 Err(Error::because(kind, error).hint("end processes in it first, or ask for a larger limit"))
             }
             other => other,

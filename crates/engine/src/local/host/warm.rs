@@ -15,7 +15,8 @@ use garth_vm::{Begin, DriveAccess, Machine, Snapshot, Template};
 use tokio::sync::Notify;
 
 use super::failure::Explain as _;
-use super::machine::{DISK, Started, boot_unless, launch, runtime, usr_disk};
+use super::launch::{Site, Started, launch};
+use super::machine::{DISK, boot_unless, runtime, usr_disk};
 use super::templates::Templates;
 use super::{Host, moving, unconnected};
 use crate::error::{Error, ErrorKind};
@@ -58,8 +59,9 @@ impl Host {
         begin: &dyn Fn() -> Result<GuestBegin, Error>,
     ) -> Result<Live, Error> {
         let asked = Instant::now();
+        let sandboxes = self.sandboxes()?;
         let mut started =
-            launch(&*self.sandboxes()?, order, tap, handler, warm.machine, Begin::Restore(warm.snapshot))?;
+            launch(self.site(&sandboxes), order, tap, handler, warm.machine, Begin::Restore(warm.snapshot))?;
         let (agent, launched) = (started.agent(), asked.elapsed());
         let loaded = started.control.load(warm.template.machine(), warm.snapshot).explain();
         let loaded_after = asked.elapsed();
@@ -109,7 +111,9 @@ impl Maker {
                 made.map_err(|error| Error::because(ErrorKind::Guest, error).step("make an empty disk"))?;
             }
             let order = Order { id: moving::new_id(), project: &self.project, lease: unconnected(None, None) };
-            let mut started = launch(&self.sandboxes, &order, &mut None, self.handler, &machine, Begin::Template)?;
+            // It has no volumes.
+            let site = Site { sandboxes: &self.sandboxes, hidden: Path::new("/") };
+            let mut started = launch(site, &order, &mut None, self.handler, &machine, Begin::Template)?;
             let saved = save(&mut started, &machine, place, cancelled);
             started.guest.sandbox.destroy().explain().and(saved)
         })
