@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::garth::Garth;
@@ -53,7 +53,8 @@ pub struct Traces {
 impl Daemon {
     /// Needs a running sandbox of it, whose cgroup tells the tag.
     pub async fn of(garth: &Garth) -> Result<Self> {
-        let data_dir = garth.client().socket().parent().context("a socket is in a directory")?.to_owned();
+        let garth_api::Place::Socket(socket) = garth.client().place() else { bail!("the daemon is elsewhere") };
+        let data_dir = socket.parent().context("a socket is in a directory")?.to_owned();
         let pid = std::fs::read_to_string(data_dir.join("garth.pid"))?.trim().parse()?;
         garth.keep_running().await?;
         let init = garth.init(0).await?;

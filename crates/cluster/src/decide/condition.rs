@@ -172,7 +172,7 @@ pub(super) fn ready_since(pod: &Pod) -> Option<Time> {
     let ready = pod_condition(pod, READY).filter(|condition| condition.status == "True")?;
     // An address, too: without one nobody reaches it.
     pod.status.as_ref()?.pod_ip.as_ref()?;
-    Some(ready.last_transition_time.clone().unwrap_or_else(|| Time(Timestamp::UNIX_EPOCH)))
+    Some(ready.last_transition_time.clone().unwrap_or(Time(Timestamp::UNIX_EPOCH)))
 }
 
 /// The condition as it is now.

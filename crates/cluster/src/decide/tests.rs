@@ -144,9 +144,7 @@ impl World {
     /// Reconciles until nothing is left to do.
     fn settle(&mut self) -> Option<Duration> {
         for _ in 0..STEPS {
-            if self.project.is_none() {
-                return None;
-            }
+            self.project.as_ref()?;
             let decision = self.step();
             if decision.intents.is_empty() {
                 return decision.again;

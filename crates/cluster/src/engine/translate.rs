@@ -61,7 +61,10 @@ fn check_supported(spec: &ProjectSpec) -> Result<(), Error> {
     }
     let rates = |limits: &Limits| (limits.disk_rate, limits.disk_iops, limits.network_rate);
     if rates(&spec.limits) != rates(&Limits::default()) {
-        return unsupported("a rate of disk or network", "its storage class and its network plugin have rates, where they can");
+        return unsupported(
+            "a rate of disk or network",
+            "its storage class and its network plugin have rates, where they can",
+        );
     }
     if spec.init.is_some() {
         return unsupported("an init of the image's own", "start it as a process");

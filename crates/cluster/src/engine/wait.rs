@@ -126,9 +126,8 @@ impl Projects {
             if Instant::now() >= deadline {
                 return Err(self.late(project));
             }
-            match tokio::time::timeout_at(wake, changed.changed()).await {
-                Ok(Err(_)) => return Err(ErrorKind::Api.into()),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout_at(wake, changed.changed()).await {
+                return Err(ErrorKind::Api.into());
             }
         }
     }

@@ -1,3 +1,5 @@
+#![expect(clippy::duplicated_attributes, reason = "printer columns have types, each its own")]
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};

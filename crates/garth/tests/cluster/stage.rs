@@ -10,7 +10,7 @@ use std::time::Duration;
 use garth_cluster_lab::{BUSYBOX, Lab};
 use serde_json::Value;
 
-use crate::yard::{Done, finish, program};
+use crate::yard::{Done, finish, program, skip};
 
 /// The image with the agent.
 const GARTH_IMAGE: &str = "localhost/garth:test";
@@ -96,13 +96,13 @@ impl Stage {
     /// None where no cluster can run; that is said.
     pub fn open(test: &str) -> Option<Self> {
         let turn = || Turn::Shared { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) };
-        Lab::is_possible(test).then(|| Self::of(turn()))
+        is_possible(test).then(|| Self::of(turn()))
     }
 
     /// For a test that breaks what all share.
     pub fn alone(test: &str) -> Option<Self> {
         let turn = || Turn::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) };
-        Lab::is_possible(test).then(|| Self::of(turn()))
+        is_possible(test).then(|| Self::of(turn()))
     }
 
     fn of(turn: Turn) -> Self {
@@ -216,6 +216,14 @@ spec:
         let kinds = "projects,pods,persistentvolumeclaims,events";
         self.lab.run(&["--namespace", &self.namespace, "get", kinds, "-o", "wide"]).unwrap_or_default()
     }
+}
+
+fn is_possible(test: &str) -> bool {
+    let possible = Lab::is_possible(test);
+    if !possible {
+        skip(test, "a cluster");
+    }
+    possible
 }
 
 fn gateway(namespace: &str, kubeconfig: &PathBuf, dir: &std::path::Path) -> Process {

@@ -4,7 +4,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use garth_api::{Client, CreateProject, Project};
-use garth_server::{GuestConfig, ServeConfig};
+use garth_server::{EngineChoice, GuestConfig, ServeConfig};
 use garth_spec::{ByteSize, Limits, ProjectName, ProjectSpec};
 
 use crate::traces;
@@ -19,9 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[ignore = "the daemon of the other tests"]
 fn serve() {
     let Some(data_dir) = std::env::var_os(DATA_DIR) else { return };
-    let agent = garth_agent_binary::AGENT;
-    let config =
-        ServeConfig { data_dir: data_dir.into(), socket: None, guests: GuestConfig::default(), agent, ready: None };
+    let engine = EngineChoice::Local { guests: GuestConfig::default(), agent: garth_agent_binary::AGENT };
+    let config = ServeConfig { data_dir: data_dir.into(), socket: None, listen: None, engine, ready: None };
     if let Err(error) = garth_server::run(config) {
         panic!("{}", serde_json::to_string(&error.report()).expect("json"));
     }
