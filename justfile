@@ -6,9 +6,10 @@ test:
 build:
     cargo build --release -p garth
 
-# Leaves a real Kubernetes cluster running on this machine, for trying Garth by hand; needs root.
+# Leaves a real Kubernetes cluster running on this machine, with Garth in it; prints what to export. Needs root.
 cluster-up:
-    cargo run --quiet -p garth-cluster-lab -- up
+    cargo build --quiet -p garth
+    cargo run --quiet -p garth-cluster-lab -- up target/debug/garth
 
 # Ends all of them, or the one whose folder is given, and cleans up.
 cluster-down *folder:

@@ -40,13 +40,20 @@ impl Image {
         Self::new(name, Content::Directory(root.to_owned()), &[])
     }
 
+    /// The same by another full name.
+    pub fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// What runs when a Pod says nothing else.
     pub fn entrypoint(mut self, words: &[&str]) -> Self {
         self.entrypoint = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    pub(crate) fn busybox(bin: &Path) -> Result<Self> {
+    /// The image that every node has, of the built programs in this folder.
+    pub fn busybox(bin: &Path) -> Result<Self> {
         let program = bin.join("busybox");
         let applets = output(Command::new(&program).arg("--list"))?.lines().map(str::to_owned).collect();
         let until_told = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];

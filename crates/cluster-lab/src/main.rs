@@ -1,6 +1,8 @@
-//! `cluster-lab up` leaves a cluster running on this machine; `cluster-lab down` ends all that were, or the one whose folder
-//! is named.
+//! `cluster-lab up [GARTH]` leaves a cluster running on this machine, with that program's operator and gateway in it;
+//! `cluster-lab down` ends all that were, or the one whose folder is named.
 #![forbid(unsafe_code)]
+
+mod garth;
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,14 +13,15 @@ use garth_cluster_lab::{Lab, Lasts, Part, Place};
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["up"] => up(),
+        ["up"] => up(None),
+        ["up", garth] => up(Some(Path::new(garth))),
         ["down"] => Place::kept().iter().try_for_each(|state| down(state)),
         ["down", state] => down(Path::new(state)),
-        _ => bail!("cluster-lab up | cluster-lab down [FOLDER]"),
+        _ => bail!("cluster-lab up [GARTH] | cluster-lab down [FOLDER]"),
     }
 }
 
-fn up() -> Result<()> {
+fn up(garth: Option<&Path>) -> Result<()> {
     let began = Instant::now();
     let say = |what: &str| eprintln!("cluster [{:4} s] {what}", began.elapsed().as_secs());
     Part::Cluster.build()?;
@@ -26,9 +29,17 @@ fn up() -> Result<()> {
     let lab = Lab::start(Lasts::UntilTold)?;
     say("the node starts ...");
     lab.add_node()?;
+    let gateway = garth.map(|garth| {
+        say("Garth starts ...");
+        garth::install(&lab, &std::path::absolute(garth)?)
+    });
+    let gateway = gateway.transpose()?;
     say(&format!("the cluster is up; `just cluster-down {}` ends it", lab.state().display()));
     println!("export KUBECONFIG={}", lab.kubeconfig().display());
     println!("export PATH={}:$PATH", lab.program("").display());
+    if let Some(gateway) = gateway {
+        println!("export GARTH_HOST={gateway}");
+    }
     lab.leave();
     Ok(())
 }

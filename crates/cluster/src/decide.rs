@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use crate::quantity;
 use crate::render::{self, PROJECT_LABEL, Settings, Template};
 use crate::resources::{
     Claim, DesiredState, Ended, EndedReason, HELD_UNTIL, IsolationClass, OnDelete, Project, ProjectStatus,
@@ -189,11 +190,11 @@ fn disk(observed: &Observed<'_>, intents: &mut Vec<Intent>) -> Result<(), Standi
         return Err(Standing::new(Reason::DiskLost, condition::volume_lost(project)));
     }
     let rendered = render::claim(project);
+    // The API server writes quantities its own way.
     let size = |claim: &PersistentVolumeClaim| {
-        claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
+        quantity::bytes(&claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?.0)
     };
-    // Written differently is no reason: the schema lets it only grow.
-    if size(claim) != size(&rendered) && size(claim).is_some() {
+    if size(claim).is_some_and(|has| size(&rendered).is_some_and(|asked| has < asked)) {
         intents.push(Intent::GrowClaim(rendered));
     }
     Ok(())
@@ -219,8 +220,8 @@ fn sandbox(
     let wanted = project.spec.desired_state == DesiredState::Running;
     note_end(observed, wanted, status);
     match (observed.pod, class) {
-        (Some(pod), class) if pod.metadata.deletion_timestamp.is_some() => {
-            describe(pod, status, class.ok().flatten());
+        (Some(pod), _) if pod.metadata.deletion_timestamp.is_some() => {
+            describe(pod, status);
             (Standing::new(Reason::Stopping, "its sandbox is being ended"), None)
         }
         (Some(pod), _) if ending::of(pod).is_some() => {
@@ -231,19 +232,15 @@ fn sandbox(
             stop(observed, pod, status, intents);
             (Standing::new(Reason::Stopping, "its sandbox is being ended"), None)
         }
-        // It was started with a boundary that it can no longer have, or that is not the one that is asked for now.
-        (Some(pod), Err(unavailable)) => {
+        (Some(pod), _) if !has_what_is_asked(pod, project) => {
             stop(observed, pod, status, intents);
-            (Standing::new(Reason::RuntimeUnavailable, unavailable.to_string()), None)
+            (Standing::new(Reason::Stopping, "it gets another runtime"), None)
         }
-        (Some(pod), Ok(class)) => {
-            if boundary(pod) != class.map(|class| class.name_any()) {
-                stop(observed, pod, status, intents);
-                return (Standing::new(Reason::Stopping, "it gets another runtime"), None);
-            }
-            describe(pod, status, class);
-            let is_current = Template::of(pod) == Some(render::template(project, class, observed.settings));
-            (condition::of_pod(pod, is_current), None)
+        // Whatever has become of its class meanwhile: a sandbox that runs is not ended for that.
+        (Some(pod), class) => {
+            describe(pod, status);
+            let next = class.ok().map(|class| render::template(project, class, observed.settings));
+            (condition::of_pod(pod, Template::of(pod) == next), None)
         }
         (None, Err(unavailable)) => {
             status.sandbox = None;
@@ -266,24 +263,16 @@ fn sandbox(
                 return (Standing::new(Reason::BackOff, message), Some(wait));
             }
             intents.push(Intent::CreateSecret);
-            intents.push(Intent::CreatePod(with_class(render::pod(project, class, observed.settings), class)));
+            intents.push(Intent::CreatePod(render::pod(project, class, observed.settings)));
             (Standing::new(Reason::Starting, "its sandbox is being made"), None)
         }
     }
 }
 
-/// The annotation that says by which class a Pod was made; none for the plain default.
-const CLASS_ANNOTATION: &str = "garth.dev/isolation-class";
-
-fn with_class(mut pod: Pod, class: Option<&IsolationClass>) -> Pod {
-    if let Some(class) = class {
-        pod.annotations_mut().insert(CLASS_ANNOTATION.to_owned(), class.name_any());
-    }
-    pod
-}
-
-fn boundary(pod: &Pod) -> Option<String> {
-    pod.annotations().get(CLASS_ANNOTATION).cloned()
+/// Whether a Pod's runtime is one that the project asks for now.
+fn has_what_is_asked(pod: &Pod, project: &Project) -> bool {
+    let has = pod.annotations().get(render::RUNTIME_ANNOTATION);
+    has.is_some_and(|has| class::satisfies(has, project))
 }
 
 /// Notes how a sandbox ended that nobody here has ended, once for each.
@@ -338,7 +327,7 @@ fn back_off(status: &ProjectStatus, now: Timestamp) -> Option<Duration> {
 }
 
 /// What the status says of a Pod.
-fn describe(pod: &Pod, status: &mut ProjectStatus, class: Option<&IsolationClass>) {
+fn describe(pod: &Pod, status: &mut ProjectStatus) {
     let uid = pod.uid().unwrap_or_default();
     let seen = pod.status.as_ref();
     let was = status.sandbox.take().filter(|sandbox| sandbox.uid == uid);
@@ -346,8 +335,8 @@ fn describe(pod: &Pod, status: &mut ProjectStatus, class: Option<&IsolationClass
     status.sandbox = Some(SandboxStatus {
         uid,
         pod: pod.name_any(),
-        runtime: class.map_or_else(|| "default".to_owned(), |class| class.spec.runtime.clone()),
-        class: boundary(pod),
+        runtime: pod.annotations().get(render::RUNTIME_ANNOTATION).cloned().unwrap_or_default(),
+        class: pod.annotations().get(render::CLASS_ANNOTATION).cloned(),
         user_namespace: pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         address: seen.and_then(|status| status.pod_ip.clone()),

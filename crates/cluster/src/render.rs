@@ -20,6 +20,12 @@ pub use secret::{TOKEN, secret};
 /// The label that leads from an object to its project.
 pub const PROJECT_LABEL: &str = "garth.dev/project";
 
+/// The annotation that says which runtime a Pod has.
+pub const RUNTIME_ANNOTATION: &str = "garth.dev/runtime";
+
+/// The annotation that says by which class a Pod was made; none for the plain default.
+pub const CLASS_ANNOTATION: &str = "garth.dev/isolation-class";
+
 /// The label of all that the operator made.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "garth");
 

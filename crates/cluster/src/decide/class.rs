@@ -74,12 +74,25 @@ pub fn choose<'a>(
     }
 }
 
+/// Whether a sandbox of this runtime is what a project asks for.
+pub(super) fn satisfies(has: &str, project: &Project) -> bool {
+    let (Ok(has), Ok(asked)) = (has.parse::<RuntimeChoice>(), project.spec.runtime.parse::<RuntimeChoice>()) else {
+        return false;
+    };
+    let at_least = project.spec.at_least.as_ref().and_then(|least| least.parse::<Runtime>().ok());
+    offers(has, asked) && at_least.is_none_or(|least| has.runtime() >= least)
+}
+
 fn carries(class: &IsolationClass, choice: RuntimeChoice) -> bool {
     match class.spec.runtime.parse::<RuntimeChoice>() {
-        Ok(offered) => match choice {
-            RuntimeChoice::Any(runtime) => offered.runtime() == runtime,
-            RuntimeChoice::Only(_) => offered == choice,
-        },
+        Ok(offered) => offers(offered, choice),
         Err(_) => false,
+    }
+}
+
+fn offers(offered: RuntimeChoice, asked: RuntimeChoice) -> bool {
+    match asked {
+        RuntimeChoice::Any(runtime) => offered.runtime() == runtime,
+        RuntimeChoice::Only(_) => offered == asked,
     }
 }

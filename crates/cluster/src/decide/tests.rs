@@ -308,8 +308,21 @@ fn the_class_of_the_highest_priority_whose_runtime_class_is_there_is_taken() {
     world.settle();
     let pod = world.pod.clone().expect("a pod");
     assert_eq!(pod.spec.expect("a spec").runtime_class_name.as_deref(), Some("kata-qemu"));
-    // What it runs with goes away: it does not run on with a boundary that is not there any more.
+    // What becomes of the classes ends no sandbox that runs; the next one is another matter.
+    world.runtime_classes = ["kata-fc".to_owned()].into();
+    world.ready();
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.pods_made), ("UpdatePending", 1));
     world.runtime_classes.clear();
+    world.settle();
+    assert_eq!(world.pods_made, 1);
+    world.pod = None;
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.pods_made), ("RuntimeUnavailable", 1));
+    // But one that is weaker than what is asked for now is ended at once.
+    let mut world = World::new(|_| ());
+    world.settle();
+    world.spec().at_least = Some("sysbox".to_owned());
     world.settle();
     assert!(world.pod.is_none());
     assert_eq!(world.reason(), "RuntimeUnavailable");

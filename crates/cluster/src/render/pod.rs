@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::{Settings, claim_name, owned, secret_name};
+use super::{CLASS_ANNOTATION, RUNTIME_ANNOTATION, Settings, claim_name, owned, secret_name};
 use crate::resources::{IsolationClass, Project, User};
 
 /// The annotation that says from which spec a Pod was made.
@@ -53,12 +53,16 @@ pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Setting
     let mut metadata = owned(project, project.name_any());
     let Template(template) = template(project, class, settings);
     // Neither autoscaler may move it away: what runs in it would end.
+    let runtime = class.map_or("default", |class| class.spec.runtime.as_str());
     let annotations = [
+        (RUNTIME_ANNOTATION, runtime),
         (TEMPLATE_ANNOTATION, template.as_str()),
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
         ("karpenter.sh/do-not-disrupt", "true"),
     ];
-    metadata.annotations = Some(annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let class_name = class.map(|class| (CLASS_ANNOTATION.to_owned(), class.name_any()));
+    metadata.annotations = Some(annotations.into_iter().chain(class_name).collect());
     Pod { metadata, spec: Some(spec(project, class, settings)), status: None }
 }
 

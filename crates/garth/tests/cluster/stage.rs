@@ -43,13 +43,35 @@ enum Turn {
 
 static TURNS: RwLock<()> = RwLock::new(());
 
-/// A program that ends when this does.
-pub struct Process(pub Child);
+/// A program that ends when this does, or the tests do, whatever becomes of them.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts what the command says; a shell looks after it, until nobody holds the shell's standard input any more.
+    fn start(command: &Command) -> Self {
+        let mut shell = Command::new("sh");
+        let script = "\"$@\" & exec 2>/dev/null; read -r _; kill -9 $!";
+        shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self(shell.spawn().expect("a shell"))
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
 
@@ -70,11 +92,13 @@ fn cluster() -> &'static Cluster {
 /// An operator with the rights of its manifests and no others.
 pub fn operator(lab: &Lab, identity: &str) -> Process {
     let kubeconfig = lab.service_account(HOME, "garth-operator").expect("the operator's account");
-    let log = File::create(lab.state().join(format!("operator-{identity}.log"))).expect("a log");
+    let mut log = File::create(lab.state().join(format!("operator-{identity}.log"))).expect("a log");
     let mut command = Command::new(program());
     command.args(["operator", "--agent-image", GARTH_IMAGE, "--namespace", HOME, "--identity", identity]);
-    let child = command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-    Process(child.expect("an operator"))
+    let mut process = Process::start(command.env("KUBECONFIG", kubeconfig));
+    let mut lines = process.0.stderr.take().expect("piped");
+    std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
+    process
 }
 
 /// What `garth cluster manifests` prints, without what would run in the cluster: that runs beside it here.
@@ -124,8 +148,7 @@ impl Stage {
     /// Ends the gateway as a crash would, and starts another.
     pub fn restart_gateway(&mut self) {
         let kubeconfig = self.lab.service_account(HOME, "garth-gateway").expect("the gateway's account");
-        self.gateway.0.kill().expect("killed");
-        self.gateway.0.wait().expect("gone");
+        self.gateway.kill();
         self.gateway = gateway(&self.namespace, &kubeconfig, self.dir.path());
     }
 
@@ -231,10 +254,8 @@ fn gateway(namespace: &str, kubeconfig: &PathBuf, dir: &std::path::Path) -> Proc
     command.args(["serve", "--engine", "kubernetes", "--namespace", namespace, "--own-namespace", HOME]);
     command.args(["--default-image", BUSYBOX, "--start-within", "2m", "--listen", "127.0.0.1:0"]);
     command.env("GARTH_DATA_DIR", dir).env("KUBECONFIG", kubeconfig).env_remove("GARTH_HOST");
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a gateway");
-    let mut log = BufReader::new(child.stderr.take().expect("piped"));
-    let process = Process(child);
+    let mut process = Process::start(&command);
+    let mut log = BufReader::new(process.0.stderr.take().expect("piped"));
     let mut lines = String::new();
     while !lines.contains("\"ready\"") {
         let read = log.read_line(&mut lines).expect("its log");
