@@ -3,5 +3,6 @@
 mod agent;
 mod bad_input;
 mod contract;
+mod keys;
 mod scene;
 mod setup;

@@ -173,7 +173,7 @@ exit 125
 --- stdout
 --- stderr
 garth: no daemon answers at /nonexistent/garth.sock: No such file or directory
-  hint: GARTH_HOST or --host names this socket: start its daemon with garth serve
+  hint: GARTH_HOST or --host names this place: start its daemon with garth serve
 
 "#]]
     );
@@ -188,7 +188,7 @@ exit 7
 --- stdout
 --- stderr
 garth: no daemon answers at /nonexistent/garth.sock: No such file or directory
-  hint: GARTH_HOST or --host names this socket: start its daemon with garth serve
+  hint: GARTH_HOST or --host names this place: start its daemon with garth serve
 
 "#]]
     );
@@ -197,7 +197,7 @@ garth: no daemon answers at /nonexistent/garth.sock: No such file or directory
         str![[r#"
 exit 7
 --- stdout
-{"error":{"cause":["No such file or directory"],"code":"daemon_unreachable","hint":"GARTH_HOST or --host names this socket: start its daemon with garth serve","message":"no daemon answers at /nonexistent/garth.sock"}}
+{"error":{"cause":["No such file or directory"],"code":"daemon_unreachable","hint":"GARTH_HOST or --host names this place: start its daemon with garth serve","message":"no daemon answers at /nonexistent/garth.sock"}}
 --- stderr
 
 "#]]

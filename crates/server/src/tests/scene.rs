@@ -13,6 +13,8 @@ pub(super) struct Scene {
     pub(super) dir: tempfile::TempDir,
     pub(super) client: Client,
     pub(super) engine: Engine,
+    /// What listens, to listen elsewhere as well.
+    pub(super) app: App,
 }
 
 impl Scene {
@@ -29,8 +31,9 @@ impl Scene {
             data_dir: dir.path().into(),
             started_at: Timestamp::now(),
         };
-        tokio::spawn(async move { axum::serve(listener, router(app)).await });
-        Self { client: Client::new(path), engine, dir }
+        let served = router(app.clone());
+        tokio::spawn(async move { axum::serve(listener, served).await });
+        Self { client: Client::new(path), engine, app, dir }
     }
 
     pub(super) async fn create(&self, name: &str) -> Project {
