@@ -30,8 +30,8 @@ async fn nobody_gets_in_without_a_key() {
         assert_eq!(refused(caller.project(&named("web")).await).code, ErrorCode::Unauthenticated);
         assert_eq!(refused(caller.keys().await).code, ErrorCode::Unauthenticated);
         assert_eq!(refused(caller.start(&named("web")).await).code, ErrorCode::Unauthenticated);
-        let agent =
-            caller.agent(&named("web"), http::Request::get("/health").body(garth_api::full_body("")).expect("request"));
+        let (name, request) = (named("web"), http::Request::get("/health").body(garth_api::full_body("")));
+        let agent = caller.agent(&name, request.expect("request"));
         assert_eq!(refused(agent.await).code, ErrorCode::Unauthenticated);
     }
 }
