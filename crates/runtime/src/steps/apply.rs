@@ -309,7 +309,7 @@ fn made_in(root: &OwnedFd, at: &str) -> io::Result<OwnedFd> {
         path = format!("{path}/{part}");
         above = match within(root, &path) {
             Err(Errno::NOENT) => {
-                rustix::fs::mkdirat(&above, part, Mode::from_raw_mode(0o755))?;
+                unless_exists(rustix::fs::mkdirat(&above, part, Mode::from_raw_mode(0o755)))?;
                 within(root, &path)?
             }
             found => found?,
@@ -328,7 +328,8 @@ fn within(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
 fn on_disk(dir: &str, root: &OwnedFd, put: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
     match put() {
         Err(Errno::NOENT) => {
-            rustix::fs::mkdirat(root, dir, Mode::from_raw_mode(0o755))?;
+            // Another start on the same tree may make it at the same moment.
+            unless_exists(rustix::fs::mkdirat(root, dir, Mode::from_raw_mode(0o755)))?;
             Ok(put()?)
         }
         result => Ok(result?),
