@@ -218,7 +218,7 @@ fn boot(kernel: &Path, base: &Path, payload: &Path) -> String {
     let drive = |file: &Path, more: &str| format!("file={},format=raw,if=virtio{more}", file.display());
     let out = Command::new("timeout")
         .args([
-            "1800",
+            "2400",
             "qemu-system-x86_64",
             "-M",
             "q35",
