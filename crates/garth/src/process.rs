@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::follow::{Follower, Happened, new_id};
 use crate::options::ProcessOptions;
 use crate::session::{self, Wiring};
+use crate::signals::Signals;
 use crate::terminal;
 use crate::{duration, output};
 
@@ -38,12 +39,17 @@ pub async fn run(
 ) -> Result<u8> {
     let agent = Agent::of(context, project, Start::OnDemand);
     let terminal = wants_terminal(options);
-    let mut follower = Follower::start(&agent, request(options, command, terminal)?).await?;
+    let start = Follower::start(&agent, request(options, command, terminal)?);
     if options.detach {
-        return leave(context, project, &mut follower, printed).await;
+        return leave(context, project, &mut start.await?, printed).await;
     }
+    let mut signals = Signals::catch()?;
+    let follower = match signals.while_starting(start).await {
+        Ok(started) => started?,
+        Err(signal) => return Ok(128 + signal.as_raw().unsigned_abs() as u8),
+    };
     let input = options.interactive.then_some(0);
-    session::run(&agent, follower, Wiring { input, terminal, format: context.format }).await
+    session::run(&agent, follower, Wiring { input, terminal, format: context.format }, signals).await
 }
 
 async fn leave(context: &Context, project: &ProjectName, follower: &mut Follower<'_>, printed: Printed) -> Result<u8> {

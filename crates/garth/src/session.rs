@@ -34,9 +34,8 @@ pub struct Wiring {
 }
 
 /// Follows a process to its end; the code to exit with.
-pub async fn run(agent: &Agent<'_>, mut follower: Follower<'_>, wiring: Wiring) -> Result<u8> {
+pub async fn run(agent: &Agent<'_>, mut follower: Follower<'_>, wiring: Wiring, mut signals: Signals) -> Result<u8> {
     let id = follower.id().to_owned();
-    let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", &error))?;
     let raw = if wiring.terminal && wiring.input.is_some() { enter_raw()? } else { None };
     let mut printer = Printer::new(wiring.format);
     let shown = tokio::select! {

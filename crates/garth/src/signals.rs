@@ -1,14 +1,20 @@
 //! Signals to this program, on their way to the process.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, Read as _};
+use std::pin::pin;
 use std::str::FromStr;
 use std::task::Poll;
+use std::time::Duration;
 
 use garth_protocol::agent::SignalScope;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::{Failure, Result};
 
 /// The signals that are passed on, and to whom: what a keyboard or a closed terminal would send to
 /// the foreground goes to all that the process started, the rest to the process alone.
@@ -35,7 +41,7 @@ const NAMES: [&str; 31] = [
 impl FromStr for SignalName {
     type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let named = NAMES.iter().zip(1..).find_map(|(known, number)| (*known == name).then_some(number));
@@ -48,7 +54,7 @@ impl FromStr for SignalName {
 pub async fn asked_to_end() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        return std::future::pending().await;
+        return pending().await;
     };
     tokio::select! {
         _ = terminate.recv() => {}
@@ -56,23 +62,66 @@ pub async fn asked_to_end() {
     }
 }
 
+/// How long a signal waits for the process that it is for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Signals that wait to be passed on.
 #[derive(Debug)]
-pub struct Signals(Vec<(Stream, Signal, SignalScope)>);
+pub struct Signals {
+    caught: Vec<(Stream, Signal, SignalScope)>,
+    /// Those that came before there was a process.
+    early: VecDeque<(Signal, SignalScope)>,
+}
 
 impl Signals {
     /// Catches the signals from now on. What was ignored stays ignored: under nohup the terminal's
     /// end, in a script's background job the keyboard.
-    pub fn catch() -> io::Result<Self> {
+    pub fn catch() -> Result<Self> {
         let ignored = ignored();
         let caught = PASSED_ON.iter().filter(|(_, signal, _)| ignored >> (signal.as_raw() - 1) & 1 == 0);
-        caught.map(|&(kind, name, scope)| Ok((signal(kind)?, name, scope))).collect::<io::Result<_>>().map(Self)
+        let caught = caught
+            .map(|&(kind, name, scope)| Ok((signal(kind)?, name, scope)))
+            .collect::<io::Result<_>>()
+            .map_err(|error| Failure::io("cannot catch signals", &error))?;
+        Ok(Self { caught, early: VecDeque::new() })
+    }
+
+    /// Starts a process. Signals that come meanwhile are for it, and wait: a second at most, then the
+    /// first of them is the answer, and ends this program instead.
+    pub async fn while_starting<T>(&mut self, start: impl Future<Output = T>) -> std::result::Result<T, Signal> {
+        let mut start = pin!(start);
+        let mut patience = None;
+        loop {
+            let over = async {
+                match patience {
+                    Some(until) => sleep_until(until).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                started = &mut start => return Ok(started),
+                signal = self.arrived() => {
+                    self.early.push_back(signal);
+                    patience = patience.or_else(|| Some(Instant::now() + PATIENCE));
+                }
+                () = over => break,
+            }
+        }
+        Err(self.early.front().map_or(Signal::TERM, |(signal, _)| *signal))
     }
 
     /// The next signal.
     pub async fn next(&mut self) -> (Signal, SignalScope) {
+        match self.early.pop_front() {
+            Some(signal) => signal,
+            None => self.arrived().await,
+        }
+    }
+
+    async fn arrived(&mut self) -> (Signal, SignalScope) {
         poll_fn(|context| {
-            for (stream, signal, scope) in &mut self.0 {
+            for (stream, signal, scope) in &mut self.caught {
                 if stream.poll_recv(context).is_ready() {
                     return Poll::Ready((*signal, *scope));
                 }
@@ -113,10 +162,21 @@ mod tests {
         }
     }
 
+    // One test: a signal reaches everyone in this process who catches it.
     #[tokio::test]
-    async fn a_caught_signal_comes_with_its_scope() {
+    async fn signals_wait_for_the_process_that_they_are_for() {
+        let kill = |signal| rustix::process::kill_process(rustix::process::getpid(), signal).expect("kill");
         let mut signals = Signals::catch().expect("catch");
-        rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).expect("kill");
+        kill(Signal::USR2);
         assert_eq!(signals.next().await, (Signal::USR2, SignalScope::Leader));
+        kill(Signal::USR1);
+        let start = async {
+            tokio::task::yield_now().await;
+            "started"
+        };
+        assert_eq!(signals.while_starting(start).await, Ok("started"));
+        assert_eq!(signals.next().await, (Signal::USR1, SignalScope::Leader));
+        kill(Signal::TERM);
+        assert_eq!(signals.while_starting(pending::<()>()).await, Err(Signal::TERM));
     }
 }

@@ -237,7 +237,8 @@ async fn a_large_file_takes_little_memory_both_ways() {
         return;
     }
     let agent = Agent::start().await;
-    let size = 256u64 << 20;
+    // Far below the file's size, and far above what an allocator keeps of pieces in flight on a busy machine.
+    let (size, little) = (256u64 << 20, 32u64 << 20);
     let large = agent.directory().join("large");
     fs::File::create(&large).expect("file").set_len(size).expect("length");
     let before = resident(agent.pid());
@@ -250,13 +251,13 @@ async fn a_large_file_takes_little_memory_both_ways() {
         most = most.max(resident(agent.pid()));
     }
     assert_eq!(read, size);
-    assert!(most < before + (8 << 20), "{before} became {most}");
+    assert!(most < before + little, "{before} became {most}");
     let copy = agent.directory().join("copy");
     let answer = soon(agent.upload(&copy, size)).await;
     assert_eq!(answer, StatusCode::OK);
     assert_eq!(fs::metadata(&copy).expect("copy").len(), size);
     let after = resident(agent.pid());
-    assert!(after < before + (4 << 20), "{before} became {after}");
+    assert!(after < before + little, "{before} became {after}");
 }
 
 #[tokio::test]

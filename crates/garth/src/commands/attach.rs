@@ -7,6 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::follow::Follower;
 use crate::options::OneProject;
 use crate::session::{self, Wiring};
+use crate::signals::Signals;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -36,5 +37,6 @@ pub async fn run(context: &Context, args: Attach) -> Result<u8> {
     let since = args.since_offset.unwrap_or(process.next_offset);
     let follower = Follower::attach(&agent, &args.process, since, true).await?;
     let input = (process.input_open && !args.no_stdin).then_some(process.input_offset);
-    session::run(&agent, follower, Wiring { input, terminal: process.terminal, format: context.format }).await
+    let wiring = Wiring { input, terminal: process.terminal, format: context.format };
+    session::run(&agent, follower, wiring, Signals::catch()?).await
 }
