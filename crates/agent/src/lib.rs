@@ -18,6 +18,7 @@ mod entry;
 mod facts;
 mod files;
 pub mod guest;
+mod idle;
 mod moving;
 mod paths;
 mod plain;
@@ -103,11 +104,25 @@ impl Shared {
 /// so nothing else in this process may wait for children.
 pub fn serve(agent: Agent) -> Result<(), ServeError> {
     let Agent { connections, state_dir, config } = agent;
-    run(connections, || Ok(Site::of(Shared::new(config, state_dir).map_err(at("processes"))?)))
+    let site = || Ok(Site::of(Shared::new(config, state_dir).map_err(at("processes"))?));
+    run(connections, site, std::future::pending()).map(drop)
+}
+
+/// Why an agent is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// A signal asked for it.
+    Asked,
+    /// Nothing goes on any more.
+    Idle,
 }
 
 /// The loop of every agent: serves what connects, reaps once there is something to reap for.
-fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>) -> Result<(), ServeError> {
+fn run(
+    connections: Connections,
+    site: impl FnOnce() -> Result<Site, ServeError>,
+    idle: impl Future<Output = ()>,
+) -> Result<Over, ServeError> {
     garth_kernel::allocator::keep_little();
     // Orphans of killed supervisors come here also when this is not PID 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -129,8 +144,9 @@ fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>
         let server = server::serve(listener, Arc::clone(&site));
         let reaper = async { reaper::run(signals, &site.shared().await).await };
         tokio::select! {
-            result = reaper => result.map_err(at("signals")),
-            result = server => result.map_err(at("accept")),
+            result = reaper => result.map(|()| Over::Asked).map_err(at("signals")),
+            result = server => result.map(|()| Over::Asked).map_err(at("accept")),
+            () = idle => Ok(Over::Idle),
         }
     })
 }

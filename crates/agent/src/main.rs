@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
             (Some(directory), Some(disk)) => garth_agent::pod::install(directory.as_ref(), disk.as_ref())?,
             _ => bail!("usage: garth-agent install DIRECTORY DISK"),
         },
-        Some("pod") => garth_agent::pod::run()?,
+        Some("pod") => return Ok(ExitCode::from(garth_agent::pod::run()?)),
         Some("jail") => garth_runtime::jail::run(channel()?),
         Some("kvm-probe") => println!("{}", serde_json::to_string(&garth_kernel::kvm::probe())?),
         Some("probe") => {

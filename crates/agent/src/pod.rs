@@ -10,24 +10,42 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use garth_spec::{AgentConfig, pod};
 use http::{Method, Request};
 
+use crate::idle::{self, Requests};
 use crate::server::Site;
-use crate::{Connections, ServeError, Shared, at, run as serve};
+use crate::{Connections, Over, ServeError, Shared, at, run as serve};
 
 /// What clients show: the token of the project.
 pub(crate) struct Token(String);
 
 impl Token {
-    /// Whether a request may pass; its token goes no further. Only whether the agent lives is everybody's to know: the
-    /// kubelet asks.
-    pub(crate) fn admits<B>(&self, request: &mut Request<B>) -> bool {
+    /// Whether a request may pass; its token goes no further.
+    pub(crate) fn admits<B>(&self, request: &mut Request<B>) -> Admission {
         let shown = request.headers_mut().remove(pod::TOKEN_HEADER);
-        let alive = request.method() == Method::GET && request.uri().path() == "/health";
-        alive || shown.is_some_and(|shown| same(shown.as_bytes(), self.0.as_bytes()))
+        if request.method() == Method::GET && request.uri().path() == "/health" {
+            return Admission::Probe;
+        }
+        match shown.is_some_and(|shown| same(shown.as_bytes(), self.0.as_bytes())) {
+            true => Admission::Client,
+            false => Admission::Refused,
+        }
     }
+}
+
+/// Whose a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Who shows the token.
+    Client,
+    /// The kubelet's, or anyone's: whether the agent lives is everybody's to know.
+    Probe,
+    /// Nobody's that may pass.
+    Refused,
 }
 
 /// Compares in a time that depends on the lengths alone.
@@ -36,11 +54,12 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && differing == 0
 }
 
-/// Serves until SIGTERM.
+/// Serves until SIGTERM, or until nothing goes on in it any more; the code to exit with, by which the operator tells
+/// them apart.
 ///
 /// # Errors
 /// When what the Pod should hold for it (`garth_spec::pod`) is not there.
-pub fn run() -> Result<(), ServeError> {
+pub fn run() -> Result<u8, ServeError> {
     let (environment, config) = environment();
     let config = config.ok_or_else(|| io::Error::other(format!("{} is not set", pod::CONFIG_VARIABLE)));
     let config =
@@ -56,9 +75,22 @@ pub fn run() -> Result<(), ServeError> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, pod::PORT))
         .or_else(|_| TcpListener::bind(("0.0.0.0", pod::PORT)))
         .map_err(at("listen"))?;
-    serve(Connections::Network(listener), || {
-        Ok(Site::guarded(Shared::new(config, state).map_err(at("processes"))?, token))
-    })
+    let requests = Arc::new(Requests::new());
+    let quiet = config.suspend_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let idle = {
+        let requests = Arc::clone(&requests);
+        async move {
+            match quiet {
+                Some(quiet) => requests.none_for(quiet, idle::others_run).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+    let site = || Ok(Site::guarded(Shared::new(config, state).map_err(at("processes"))?, token, requests));
+    match serve(Connections::Network(listener), site, idle)? {
+        Over::Asked => Ok(pod::ENDED),
+        Over::Idle => Ok(pod::IDLE),
+    }
 }
 
 /// What the image and the Pod say of processes' environment, without what is the agent's own or the cluster's; and the
@@ -102,7 +134,7 @@ pub fn install(directory: &Path, disk: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn admits(path: &'static str, shown: Option<&str>) -> bool {
+    fn admits(path: &'static str, shown: Option<&str>) -> Admission {
         let mut request = Request::get(path);
         if let Some(shown) = shown {
             request = request.header(pod::TOKEN_HEADER, shown);
@@ -115,12 +147,15 @@ mod tests {
 
     #[test]
     fn only_the_token_itself_opens_the_agent() {
-        assert!(admits("/files", Some("secret")));
+        assert_eq!(admits("/files", Some("secret")), Admission::Client);
         for shown in [None, Some(""), Some("secre"), Some("secret1"), Some("Secret"), Some("secreu")] {
-            assert!(!admits("/files", shown), "{shown:?}");
+            assert_eq!(admits("/files", shown), Admission::Refused, "{shown:?}");
         }
-        assert!(admits("/health", None));
-        assert!(!admits("/health/../files", None));
+        // Also with it: a sandbox that is only looked at is idle.
+        for shown in [None, Some("secret")] {
+            assert_eq!(admits("/health", shown), Admission::Probe);
+        }
+        assert_eq!(admits("/health/../files", None), Admission::Refused);
     }
 
     #[test]

@@ -20,8 +20,9 @@ use tower::ServiceExt;
 use crate::Shared;
 use crate::connections::Listener;
 use crate::guest::{self, Machine};
+use crate::idle::{Held, Requests};
 use crate::plain;
-use crate::pod::Token;
+use crate::pod::{Admission, Token};
 use crate::rpc::{self, Services};
 
 /// The largest single message: arguments of 3 MiB, base64 and JSON included, and then some.
@@ -74,27 +75,27 @@ impl Body for Answer {
 pub(crate) struct Site {
     /// In a virtual machine: what begins the rest.
     machine: Option<Machine>,
-    /// In a Pod: what clients show.
-    token: Option<Token>,
+    /// In a Pod: what clients show, and how many of them there are.
+    guard: Option<(Token, Arc<Requests>)>,
     agent: SetOnce<(ConnectRpcService<Services>, Arc<Shared>)>,
 }
 
 impl Site {
     /// Of an agent that is complete.
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
-        let site = Self { machine: None, token: None, agent: SetOnce::new() };
+        let site = Self { machine: None, guard: None, agent: SetOnce::new() };
         site.begin(shared);
         site
     }
 
     /// Of an agent that anyone may reach and only those may use who show this.
-    pub(crate) fn guarded(shared: Arc<Shared>, token: Token) -> Self {
-        Self { token: Some(token), ..Self::of(shared) }
+    pub(crate) fn guarded(shared: Arc<Shared>, token: Token, requests: Arc<Requests>) -> Self {
+        Self { guard: Some((token, requests)), ..Self::of(shared) }
     }
 
     /// Of a virtual machine that has not begun.
     pub(crate) fn of_machine(machine: Machine) -> Self {
-        Self { machine: Some(machine), token: None, agent: SetOnce::new() }
+        Self { machine: Some(machine), guard: None, agent: SetOnce::new() }
     }
 
     /// From now on requests reach the agent.
@@ -140,16 +141,24 @@ pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result
     }
 }
 
-async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Answer>, Infallible> {
-    if let Some(token) = &site.token
-        && !token.admits(&mut request)
-    {
-        return Ok(empty(StatusCode::UNAUTHORIZED));
-    }
+async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Held>, Infallible> {
+    let under_way = match &site.guard {
+        Some((token, requests)) => match token.admits(&mut request) {
+            Admission::Refused => return Ok(empty(StatusCode::UNAUTHORIZED).map(|answer| Held::new(answer, None))),
+            Admission::Probe => None,
+            Admission::Client => Some(requests.begin()),
+        },
+        None => None,
+    };
+    let answer = answer_admitted(request, &site).await?;
+    Ok(answer.map(|answer| Held::new(answer, under_way)))
+}
+
+async fn answer_admitted(request: Request<Incoming>, site: &Site) -> Result<Response<Answer>, Infallible> {
     if let Some(machine) = &site.machine
         && request.uri().path().starts_with(guest::PATHS)
     {
-        return Ok(machine.answer(request, &site).await);
+        return Ok(machine.answer(request, site).await);
     }
     let Some((rpc, shared)) = site.agent.get() else { return Ok(guest::not_begun()) };
     match plain::answer(request, shared).await {

@@ -169,6 +169,8 @@ pub enum EndedReason {
     Lost,
     /// It could not be started.
     StartFailed,
+    /// Nothing went on in it: the next request starts it again. On a cluster alone.
+    Idle,
 }
 
 /// `PATCH /v1/projects/{name}`: a JSON merge patch (RFC 7396) of the project's spec. What is absent

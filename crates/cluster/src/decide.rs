@@ -23,7 +23,7 @@ use crate::quantity;
 use crate::render::{self, PROJECT_LABEL, Settings, Template};
 use crate::resources::{
     Claim, DesiredState, Ended, EndedReason, HELD_UNTIL, IsolationClass, OnDelete, Project, ProjectStatus,
-    SandboxStatus,
+    SandboxStatus, WAKE,
 };
 
 pub use class::{Unavailable, choose};
@@ -242,6 +242,10 @@ fn sandbox(
             let next = class.ok().map(|class| render::template(project, class, observed.settings));
             (condition::of_pod(pod, Template::of(pod) == next), None)
         }
+        (None, _) if wanted && sleeps(project, status) => {
+            status.sandbox = None;
+            (Standing::new(Reason::Suspended, condition::suspended(status)), None)
+        }
         (None, Err(unavailable)) => {
             status.sandbox = None;
             (Standing::new(Reason::RuntimeUnavailable, unavailable.to_string()), None)
@@ -249,6 +253,10 @@ fn sandbox(
         (None, Ok(_)) if !wanted => {
             status.sandbox = None;
             status.failures = 0;
+            // Whoever asks for it after this wants it awake.
+            if let Some(ended) = status.ended.as_mut().filter(|ended| ended.reason == EndedReason::Idle) {
+                ended.reason = EndedReason::Stopped;
+            }
             (Standing::new(Reason::Stopped, "nobody asks for it: set spec.desiredState to Running"), None)
         }
         (None, Ok(class)) => {
@@ -267,6 +275,12 @@ fn sandbox(
             (Standing::new(Reason::Starting, "its sandbox is being made"), None)
         }
     }
+}
+
+/// Whether it was given up for being idle, and nothing has asked for it since.
+fn sleeps(project: &Project, status: &ProjectStatus) -> bool {
+    let since = status.ended.as_ref().filter(|ended| ended.reason == EndedReason::Idle);
+    since.is_some_and(|since| project.annotations().get(WAKE) != Some(&since.uid))
 }
 
 /// Whether a Pod's runtime is one that the project asks for now.
@@ -303,7 +317,7 @@ fn note(status: &mut ProjectStatus, uid: String, reason: EndedReason, detail: Op
     let lasted = started.is_some_and(|Time(started)| now.duration_since(started).unsigned_abs() >= LASTING);
     status.failures = match reason {
         // Someone took it away: that says nothing about the next.
-        EndedReason::Stopped | EndedReason::Lost => 0,
+        EndedReason::Stopped | EndedReason::Lost | EndedReason::Idle => 0,
         _ if lasted => 1,
         _ => status.failures.saturating_add(1),
     };

@@ -6,6 +6,7 @@
 mod error;
 mod hold;
 mod link;
+mod send;
 mod translate;
 mod wait;
 
@@ -20,16 +21,18 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::decide::choose;
 use crate::render::{self, TOKEN};
-use crate::resources::{DesiredState, IsolationClass, OnDelete, Project, State};
+use crate::resources::{DesiredState, IsolationClass, OnDelete, Project, State, WAKE};
 
 pub use error::{Error, ErrorKind};
 pub use hold::Hold;
-pub use link::{Body, Link};
+pub use link::Body;
+use link::Link;
 pub use translate::{disk_limit, id, image_name, labels, sandbox_id, spec};
+use wait::{Started, slept_from};
 
 /// What an engine needs to know.
 #[derive(Debug, Clone)]
@@ -191,13 +194,19 @@ impl Engine {
         self.check_open()?;
         let project = self.shared.projects.find(name)?;
         check_stays(&project)?;
-        let wanted = self.want(&project, DesiredState::Running).await?;
-        let started = self.shared.projects.started(&wanted, self.shared.config.start_within).await;
-        if started.is_err() {
-            // Nobody waits for it any more: what was to be bought for it is not.
-            let _ = self.want(&wanted, DesiredState::Stopped).await;
+        let mut wanted = self.want(&project, DesiredState::Running).await?;
+        loop {
+            match self.shared.projects.started(&wanted, self.shared.config.start_within).await {
+                Ok(Started::Awake(project)) => return Ok(project),
+                // It was on its way to sleep when it was to wake.
+                Ok(Started::Asleep(project)) => wanted = self.want(&project, DesiredState::Running).await?,
+                Err(error) => {
+                    // Nobody waits for it any more: what was to be bought for it is not.
+                    let _ = self.want(&wanted, DesiredState::Stopped).await;
+                    return Err(error);
+                }
+            }
         }
-        started
     }
 
     /// Has a project stopped; done when nothing of its sandbox is left.
@@ -258,7 +267,7 @@ impl Engine {
     }
 
     /// A way to the agent of a project's sandbox, which is started where the policy says so.
-    pub async fn agent(&self, name: &ProjectName, policy: StartPolicy) -> Result<Link, Error> {
+    async fn agent(&self, name: &ProjectName, policy: StartPolicy) -> Result<(Arc<Project>, Link), Error> {
         let mut project = self.shared.projects.find(name)?;
         if wait::address(&project).is_none() {
             if policy == StartPolicy::Never {
@@ -268,7 +277,8 @@ impl Engine {
         }
         let address = wait::address(&project).ok_or_else(|| ErrorKind::NotRunning(name.clone()))?;
         let token = self.token(&project).await?;
-        Ok(self.shared.links.to(address, token))
+        let link = self.shared.links.to(address, token);
+        Ok((project, link))
     }
 
     /// Keeps an ephemeral project until the hold is dropped.
@@ -325,10 +335,12 @@ impl Engine {
 
     /// Has the spec say whether there is to be a sandbox.
     async fn want(&self, project: &Project, state: DesiredState) -> Result<Project, Error> {
-        if project.spec.desired_state == state {
+        let asleep = slept_from(project).filter(|_| state == DesiredState::Running);
+        if project.spec.desired_state == state && asleep.is_none() {
             return Ok(project.clone());
         }
-        let patch = json!({ "spec": { "desiredState": state } });
+        let wake: Map<_, _> = asleep.map(|uid| (WAKE.to_owned(), uid.into())).into_iter().collect();
+        let patch = json!({ "metadata": { "annotations": wake }, "spec": { "desiredState": state } });
         Ok(self.api().patch(&project.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?)
     }
 

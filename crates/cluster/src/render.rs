@@ -39,6 +39,8 @@ pub struct Settings {
     pub agent_image: String,
     /// The namespace in which the gateway and the operator run.
     pub namespace: String,
+    /// Seconds without request and process after which a sandbox is given up, of projects that say nothing of it.
+    pub suspend_after_seconds: Option<u32>,
 }
 
 /// The name of a project's PersistentVolumeClaim.

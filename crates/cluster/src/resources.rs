@@ -10,8 +10,8 @@ use kube::CustomResourceExt as _;
 
 pub use class::{IsolationClass, IsolationClassSpec, Toleration, User};
 pub use project::{
-    Claim, DesiredState, DiskSpec, Ended, EndedReason, LimitsSpec, OnDelete, Project, ProjectSpec, ProjectStatus,
-    SandboxStatus, State,
+    Claim, DesiredState, DiskSpec, Ended, EndedReason, IdleSpec, LimitsSpec, OnDelete, Project, ProjectSpec,
+    ProjectStatus, SandboxStatus, State,
 };
 
 /// The API group of all of them.
@@ -24,3 +24,7 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
 
 /// The annotation that says until when somebody keeps an ephemeral project.
 pub const HELD_UNTIL: &str = "garth.dev/held-until";
+
+/// The annotation that wakes a suspended project: the UID of the sandbox that it was suspended from. So a wish is about one
+/// sleep, whatever anybody's clock says, and the spec stays its owner's alone.
+pub const WAKE: &str = "garth.dev/wake";

@@ -216,7 +216,7 @@ impl Engine {
                     StartPolicy::Start => garth_cluster::engine::StartPolicy::Start,
                     StartPolicy::Never => garth_cluster::engine::StartPolicy::Never,
                 };
-                Ok(engine.agent(name, policy).await?.send(request).await?.map(Body::new))
+                Ok(engine.send(name, policy, request).await?.map(Body::new))
             }
         }
     }

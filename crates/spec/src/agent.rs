@@ -17,6 +17,9 @@ pub struct AgentConfig {
     pub no_new_privs: bool,
     /// Bytes of output kept per process; the oldest go first.
     pub output_ring: u64,
+    /// After so many seconds without a request and without a process the agent ends itself. In a Pod alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend_after_seconds: Option<u32>,
 }
 
 impl Default for AgentConfig {
@@ -28,6 +31,7 @@ impl Default for AgentConfig {
             init: None,
             no_new_privs: false,
             output_ring: 8 << 20,
+            suspend_after_seconds: None,
         }
     }
 }

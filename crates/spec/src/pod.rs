@@ -15,6 +15,12 @@ pub const STATE_DIR: &str = "/garth/state";
 /// The variable that holds an [`crate::AgentConfig`] as JSON.
 pub const CONFIG_VARIABLE: &str = "GARTH_AGENT_CONFIG";
 
+/// What the agent exits with when nothing has gone on for [`crate::AgentConfig::suspend_after_seconds`].
+pub const IDLE: u8 = 0;
+
+/// What it exits with after a signal: 128 and SIGTERM's number, as shells have it.
+pub const ENDED: u8 = 143;
+
 /// Where the image of Garth has the agent.
 pub const PROGRAM: &str = "/garth-agent";
 

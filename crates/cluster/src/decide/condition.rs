@@ -20,6 +20,8 @@ pub enum Reason {
     UpdatePending,
     /// Nobody asks for it.
     Stopped,
+    /// Nothing went on in it, and nothing has asked for it since.
+    Suspended,
     /// Its sandbox is being made.
     Starting,
     /// No node has room for it, or none fits.
@@ -72,6 +74,7 @@ impl Reason {
             Self::Running => "Running",
             Self::UpdatePending => "UpdatePending",
             Self::Stopped => "Stopped",
+            Self::Suspended => "Suspended",
             Self::Starting => "Starting",
             Self::Unschedulable => "Unschedulable",
             Self::SchedulingGated => "SchedulingGated",
@@ -94,6 +97,7 @@ impl Reason {
         match self {
             Self::Running | Self::UpdatePending => State::Running,
             Self::Stopped => State::Stopped,
+            Self::Suspended => State::Suspended,
             Self::Starting | Self::Unschedulable | Self::SchedulingGated | Self::BackOff => State::Starting,
             Self::ImagePull | Self::Config | Self::StartFailed | Self::Refused => State::Starting,
             Self::Stopping => State::Stopping,
@@ -105,9 +109,8 @@ impl Reason {
     /// Whether someone has to do something about it.
     pub fn is_trouble(self) -> bool {
         match self {
-            Self::Running | Self::UpdatePending | Self::Stopped | Self::Starting | Self::Stopping | Self::Removing => {
-                false
-            }
+            Self::Running | Self::UpdatePending | Self::Stopped | Self::Suspended => false,
+            Self::Starting | Self::Stopping | Self::Removing => false,
             Self::Unschedulable | Self::SchedulingGated | Self::ImagePull | Self::Config | Self::StartFailed => true,
             Self::Refused | Self::BackOff | Self::RuntimeUnavailable | Self::NameTaken => true,
             Self::DiskBeingDeleted | Self::DiskLost => true,
@@ -194,6 +197,12 @@ pub(super) fn set(status: &mut ProjectStatus, standing: &Standing, generation: O
     };
     status.conditions.retain(|condition| condition.type_ != READY);
     status.conditions.push(condition);
+}
+
+pub(super) fn suspended(status: &ProjectStatus) -> String {
+    let uid = status.ended.as_ref().map(|ended| ended.uid.as_str()).unwrap_or_default();
+    let wake = crate::resources::WAKE;
+    format!("nothing went on in it; a request wakes it, and so does the annotation {wake}={uid}")
 }
 
 pub(super) fn pod_taken(project: &Project) -> String {

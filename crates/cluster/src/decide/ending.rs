@@ -34,7 +34,8 @@ pub fn of(pod: &Pod) -> Option<Ending> {
         Some((name, terminated)) => {
             Ending { reason: EndedReason::Died, detail: format!("its container {name} {}", exit(terminated)) }
         }
-        None if said.is_empty() => Ending { reason: EndedReason::Died, detail: "its agent ended".to_owned() },
+        // The agent ends with 0 for this alone (`garth_spec::pod::IDLE`).
+        None if said.is_empty() => Ending { reason: EndedReason::Idle, detail: "nothing went on in it".to_owned() },
         None => Ending { reason: EndedReason::Died, detail: said },
     };
     Some(ending)

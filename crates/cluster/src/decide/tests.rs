@@ -46,7 +46,11 @@ impl World {
             classes: Vec::new(),
             runtime_classes: BTreeSet::new(),
             refusal: None,
-            settings: Settings { agent_image: "garth:test".to_owned(), namespace: "garth".to_owned() },
+            settings: Settings {
+                agent_image: "garth:test".to_owned(),
+                namespace: "garth".to_owned(),
+                suspend_after_seconds: None,
+            },
             now: Timestamp::from_second(1_800_000_000).expect("a time"),
             pods_made: 0,
             told: Vec::new(),
@@ -194,6 +198,18 @@ impl World {
         });
     }
 
+    /// The agent ends itself, as it does when nothing goes on.
+    fn idle(&mut self) {
+        self.fail(0, "Completed");
+        self.pod_status(|status| status.phase = Some("Succeeded".to_owned()));
+    }
+
+    /// What the gateway does for a request.
+    fn wake(&mut self) {
+        let ended = self.status().ended.map(|ended| ended.uid).unwrap_or_default();
+        self.project.as_mut().expect("a project").annotations_mut().insert(WAKE.to_owned(), ended);
+    }
+
     fn reason(&self) -> String {
         condition::ready(&self.status()).expect("a condition").reason.clone()
     }
@@ -277,6 +293,53 @@ fn a_stopped_project_keeps_its_disk_and_no_sandbox() {
     world.spec().desired_state = DesiredState::Running;
     world.settle();
     assert_eq!(world.pods_made, 2);
+}
+
+#[test]
+fn an_idle_sandbox_is_given_up_until_something_asks_for_it() {
+    let mut world = World::new(|_| ());
+    world.settle();
+    world.ready();
+    world.settle();
+    for round in 1..4 {
+        world.idle();
+        assert_eq!(world.settle(), None);
+        assert_eq!((world.reason().as_str(), world.status().state), ("Suspended", Some(State::Suspended)));
+        assert!(world.pod.is_none() && world.claim.is_some());
+        // What else changes wakes nobody.
+        world.spec().env.insert("A".to_owned(), round.to_string());
+        world.settle();
+        assert_eq!((world.reason().as_str(), world.pods_made), ("Suspended", round));
+        world.wake();
+        world.settle();
+        world.ready();
+        world.settle();
+        assert_eq!((world.reason().as_str(), world.pods_made), ("Running", round + 1));
+    }
+    // A person who stops it and starts it again wants it to run.
+    world.idle();
+    world.settle();
+    world.spec().desired_state = DesiredState::Stopped;
+    world.settle();
+    assert_eq!(world.reason(), "Stopped");
+    world.spec().desired_state = DesiredState::Running;
+    world.settle();
+    assert!(world.pod.is_some());
+}
+
+#[test]
+fn what_the_agent_is_told_of_idleness_is_the_project_s_word_before_the_operator_s() {
+    for (project, operator, told) in
+        [(None, None, None), (None, Some(600), Some(600)), (Some(20), Some(600), Some(20)), (Some(0), Some(600), None)]
+    {
+        let mut world = World::new(|spec| spec.idle.suspend_after_seconds = project);
+        world.settings.suspend_after_seconds = operator;
+        world.settle();
+        let spec = world.pod.and_then(|pod| pod.spec).expect("a spec");
+        let config = spec.containers[0].env.as_ref().expect("env")[0].value.clone().expect("a value");
+        let config: garth_spec::AgentConfig = serde_json::from_str(&config).expect("a configuration");
+        assert_eq!(config.suspend_after_seconds, told);
+    }
 }
 
 #[test]
@@ -503,6 +566,8 @@ fn the_definitions_stay_small_enough_for_kubectl_apply() {
 enum Happens {
     Ready,
     Fails,
+    Idle,
+    Wakes,
     PodDeleted,
     Stopped,
     Started,
@@ -516,6 +581,8 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         Just(Happens::Ready),
         Just(Happens::Fails),
+        Just(Happens::Idle),
+        Just(Happens::Wakes),
         Just(Happens::PodDeleted),
         Just(Happens::Stopped),
         Just(Happens::Started),
@@ -540,6 +607,8 @@ proptest! {
             match event {
                 Happens::Ready if world.pod.is_some() => world.ready(),
                 Happens::Fails if world.pod.is_some() => world.fail(1, "Error"),
+                Happens::Idle if world.pod.is_some() => world.idle(),
+                Happens::Wakes => world.wake(),
                 Happens::PodDeleted => world.pod = None,
                 Happens::Stopped => world.spec().desired_state = DesiredState::Stopped,
                 Happens::Started => world.spec().desired_state = DesiredState::Running,
@@ -549,7 +618,7 @@ proptest! {
                 }
                 Happens::Later(seconds) => world.later(i64::from(seconds)),
                 Happens::StatusLost => world.project.as_mut().expect("a project").status = None,
-                Happens::Ready | Happens::Fails => {}
+                Happens::Ready | Happens::Fails | Happens::Idle => {}
             }
             for _ in 0..steps {
                 world.step();
@@ -559,7 +628,11 @@ proptest! {
             world.later(i64::try_from(wait.as_secs()).expect("seconds") + 1);
         }
         prop_assert_eq!(&world.claim, &disk);
-        prop_assert_eq!(world.pod.is_some(), world.project().spec.desired_state == DesiredState::Running);
+        let wanted = world.project().spec.desired_state == DesiredState::Running;
+        prop_assert_eq!(world.pod.is_some(), wanted && world.reason() != "Suspended");
+        world.wake();
+        world.settle();
+        prop_assert_eq!(world.pod.is_some(), wanted);
         if let Some(pod) = &world.pod {
             let sysbox = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()) == Some("sysbox-runc");
             prop_assert_eq!(sysbox, world.project().spec.runtime == "sysbox");

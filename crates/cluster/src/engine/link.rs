@@ -31,10 +31,27 @@ pub(super) struct Links(Client<HttpConnector, Body>);
 
 /// A way to one agent.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     client: Client<HttpConnector, Body>,
     address: SocketAddr,
     token: Arc<str>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// Nobody took the connection: nothing was sent.
+    Unreached(Error),
+    /// It broke, who knows when.
+    Broken(Error),
+}
+
+impl Unanswered {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Unreached(error) | Self::Broken(error) => error,
+        }
+    }
 }
 
 impl Links {
@@ -58,8 +75,9 @@ impl Link {
     ///
     /// # Errors
     /// When the agent cannot be reached, or says what is no HTTP.
-    pub async fn send(self, mut request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        let agent = |error: Box<dyn std::error::Error + Send + Sync>| Error::because(ErrorKind::Agent, error);
+    pub(super) async fn send(self, mut request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
+        let error = |error: Box<dyn std::error::Error + Send + Sync>| Error::because(ErrorKind::Agent, error);
+        let agent = |cause| Unanswered::Broken(error(cause));
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = Uri::builder().scheme("http").authority(self.address.to_string()).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| agent(error.into()))?;
@@ -67,6 +85,9 @@ impl Link {
         token.set_sensitive(true);
         request.headers_mut().insert(pod::TOKEN_HEADER, token);
         request.headers_mut().remove(http::header::HOST);
-        self.client.request(request).await.map_err(|error| agent(error.into()))
+        self.client.request(request).await.map_err(|cause| match cause.is_connect() {
+            true => Unanswered::Unreached(error(cause.into())),
+            false => Unanswered::Broken(error(cause.into())),
+        })
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn asked(spec: &ProjectSpec, config: &EngineConfig) -> Result<resourc
         env_from_secrets: Vec::new(),
         workdir: spec.workdir.clone(),
         disk: resources::DiskSpec::default(),
+        idle: resources::IdleSpec::default(),
         ephemeral: false,
     })
 }
@@ -89,6 +90,7 @@ pub(super) fn keep(asked: &mut resources::ProjectSpec, before: &resources::Proje
     asked.desired_state = before.desired_state;
     asked.env_from_secrets.clone_from(&before.env_from_secrets);
     asked.disk = before.disk.clone();
+    asked.idle = before.idle.clone();
     asked.ephemeral = before.ephemeral;
     let same = |left: &str, right: &str| quantity::bytes(left) == quantity::bytes(right);
     let limits = &mut asked.limits;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{Error, ErrorKind};
-use crate::resources::{Project, ProjectStatus, State};
+use crate::resources::{Project, ProjectStatus, State, WAKE};
 
 /// The copy.
 #[derive(Debug)]
@@ -26,6 +26,14 @@ pub(super) struct Projects {
 
 /// How long a trouble that may pass by itself may last: an image that cannot be pulled, a Pod that is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a wait for a sandbox ended.
+pub(super) enum Started {
+    /// Its agent can be reached.
+    Awake(Arc<Project>),
+    /// It was given up for being idle, and nobody has woken it from that.
+    Asleep(Arc<Project>),
+}
 
 impl Drop for Projects {
     fn drop(&mut self) {
@@ -75,6 +83,14 @@ impl Projects {
         self.until(project, within, rests).await
     }
 
+    /// Waits until the operator has noticed that the sandbox of this version is no more.
+    pub(super) async fn moved_on(&self, project: &Project, within: Duration) -> Result<(), Error> {
+        let uid = |status: &ProjectStatus| status.sandbox.as_ref().map(|sandbox| sandbox.uid.clone());
+        let before = project.status.as_ref().and_then(uid);
+        let other = |_: &Project, status: &ProjectStatus| status.state != Some(State::Running) || uid(status) != before;
+        self.until(project, within, other).await.map(drop)
+    }
+
     /// Waits until a project is gone.
     pub(super) async fn gone(&self, project: &Project, within: Duration) -> Result<(), Error> {
         let mut changed = self.changed.clone();
@@ -89,7 +105,7 @@ impl Projects {
     }
 
     /// Waits until a project's agent can be reached; not longer than makes sense.
-    pub(super) async fn started(&self, project: &Project, within: Duration) -> Result<Arc<Project>, Error> {
+    pub(super) async fn started(&self, project: &Project, within: Duration) -> Result<Started, Error> {
         let mut changed = self.changed.clone();
         let deadline = Instant::now() + within;
         let mut troubled: Option<(String, Instant)> = None;
@@ -98,7 +114,12 @@ impl Projects {
             let mut wake = deadline;
             if let Some(current) = current.filter(|current| has_seen(current)) {
                 if address(&current).is_some() {
-                    return Ok(current);
+                    return Ok(Started::Awake(current));
+                }
+                if slept_from(&current)
+                    .is_some_and(|uid| project.annotations().get(WAKE).is_none_or(|woken| woken != uid))
+                {
+                    return Ok(Started::Asleep(current));
                 }
                 let (reason, message) = why(&current);
                 let state = current.status.as_ref().and_then(|status| status.state);
@@ -182,6 +203,12 @@ fn why(project: &Project) -> (String, String) {
         Some(ready) => (ready.reason.clone(), ready.message.clone()),
         None => ("Unknown".to_owned(), "no operator has looked at it".to_owned()),
     }
+}
+
+/// The sandbox that a suspended project was suspended from.
+pub(super) fn slept_from(project: &Project) -> Option<&str> {
+    let status = project.status.as_ref().filter(|status| status.state == Some(State::Suspended))?;
+    status.ended.as_ref().map(|ended| ended.uid.as_str())
 }
 
 /// Where the agent of a project can be reached now.

@@ -86,7 +86,7 @@ fn spec(project: &Project, class: Option<&IsolationClass>, settings: &Settings) 
             ..pod_security(user)
         }),
         init_containers: Some(vec![installer(settings, user)]),
-        containers: vec![sandbox(project, user)],
+        containers: vec![sandbox(project, user, settings)],
         volumes: Some(vec![
             Volume { name: "agent".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
             Volume {
@@ -128,7 +128,7 @@ fn installer(settings: &Settings, user: User) -> Container {
     }
 }
 
-fn sandbox(project: &Project, user: User) -> Container {
+fn sandbox(project: &Project, user: User, settings: &Settings) -> Container {
     let spec = &project.spec;
     let limits = [("cpu", &*spec.limits.cpus), ("memory", &*spec.limits.memory), ("ephemeral-storage", SCRATCH)];
     // Processors are shared, memory is not: a node out of memory kills someone.
@@ -143,7 +143,7 @@ fn sandbox(project: &Project, user: User) -> Container {
         command: Some(words([inside::INSTALLED, "pod"])),
         env: Some(vec![EnvVar {
             name: inside::CONFIG_VARIABLE.to_owned(),
-            value: Some(literal(&config(project, user))),
+            value: Some(literal(&config(project, user, settings))),
             value_from: None,
         }]),
         env_from: Some(spec.env_from_secrets.iter().map(secret).collect::<Vec<_>>()).filter(|list| !list.is_empty()),
@@ -180,8 +180,9 @@ fn sandbox(project: &Project, user: User) -> Container {
 }
 
 /// What the agent is told.
-fn config(project: &Project, user: User) -> String {
+fn config(project: &Project, user: User, settings: &Settings) -> String {
     let spec = &project.spec;
+    let suspend_after = spec.idle.suspend_after_seconds.or(settings.suspend_after_seconds);
     let home = ("HOME".to_owned(), spec.disk.path.clone());
     let env = spec.env.iter().map(|(name, value)| (name.clone(), value.clone()));
     let config = AgentConfig {
@@ -192,6 +193,7 @@ fn config(project: &Project, user: User) -> String {
         },
         workdir: Some(spec.workdir.clone().unwrap_or_else(|| spec.disk.path.clone())),
         no_new_privs: user == User::Unprivileged,
+        suspend_after_seconds: suspend_after.filter(|seconds| *seconds > 0),
         ..AgentConfig::default()
     };
     serde_json::to_string(&config).expect("a configuration is text and numbers")

@@ -62,6 +62,9 @@ pub struct ProjectSpec {
     /// Its disk.
     #[serde(default)]
     pub disk: DiskSpec,
+    /// What becomes of its sandbox when nothing goes on in it.
+    #[serde(default, skip_serializing_if = "IdleSpec::is_unsaid")]
+    pub idle: IdleSpec,
     /// Whether it goes, with its disk, once nobody holds it: what `garth run` makes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ephemeral: bool,
@@ -120,6 +123,22 @@ fn default_memory() -> String {
 
 fn default_disk() -> String {
     "10Gi".to_owned()
+}
+
+/// What becomes of a sandbox in which nothing goes on: no request, and no process.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdleSpec {
+    /// Seconds after which it is given up, until something asks for it again; 0 for never, the operator's setting when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == 0 || self >= 10").message("idle.suspendAfterSeconds is 0, which is never, or 10 and above"))]
+    pub suspend_after_seconds: Option<u32>,
+}
+
+impl IdleSpec {
+    fn is_unsaid(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where a project's files are.
@@ -197,6 +216,8 @@ fn is_zero(number: &u32) -> bool {
 pub enum State {
     /// It has a disk and no sandbox.
     Stopped,
+    /// The same, since nothing went on in it: the next request gets it a new one.
+    Suspended,
     /// Its sandbox is being made, or waits for a node.
     Starting,
     /// Its agent can be reached.
@@ -275,4 +296,6 @@ pub enum EndedReason {
     Evicted,
     /// Its Pod is gone: someone deleted it, or its node.
     Lost,
+    /// Nothing went on in it.
+    Idle,
 }

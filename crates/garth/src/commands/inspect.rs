@@ -107,6 +107,7 @@ fn why(reason: EndedReason) -> &'static str {
         EndedReason::PoweredOff => "switched itself off",
         EndedReason::Lost => "lost",
         EndedReason::StartFailed => "start failed",
+        EndedReason::Idle => "idle",
     }
 }
 

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use clap::Args;
 use garth_cluster::{OperatorConfig, Settings};
 
+use crate::duration;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -19,6 +22,10 @@ pub struct Operator {
     /// A name of its own among the operators of the cluster [default: the host's and the process's]
     #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env_values = true)]
     pub identity: Option<String>,
+    /// Give up sandboxes in which nothing has gone on for so long, of projects that say nothing of it; the next request
+    /// wakes them [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub suspend_after: Option<Duration>,
     /// Projects that are worked on at once
     #[arg(long, value_name = "COUNT", default_value = "16", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
@@ -39,7 +46,12 @@ async fn operate(args: Operator) -> Result<()> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         format!("{host}-{}", std::process::id())
     });
-    let settings = Settings { agent_image: args.agent_image, namespace: args.namespace };
+    let seconds = |after: Duration| u32::try_from(after.as_secs()).unwrap_or(u32::MAX).max(1);
+    let settings = Settings {
+        agent_image: args.agent_image,
+        namespace: args.namespace,
+        suspend_after_seconds: args.suspend_after.map(seconds),
+    };
     let config = OperatorConfig { settings, identity, concurrency: args.concurrency };
     tokio::select! {
         ended = garth_cluster::operator::run(client, config) => {

@@ -8,6 +8,7 @@ mod yard;
 
 mod access;
 mod faults;
+mod idle;
 mod projects;
 mod refused;
 mod runtimes;

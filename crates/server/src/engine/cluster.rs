@@ -68,7 +68,9 @@ fn state(project: &resources::Project, state: Option<resources::State>) -> Proje
     }
     match state {
         None => ProjectState::Creating,
-        Some(resources::State::Stopped | resources::State::Failed) => ProjectState::Stopped,
+        Some(resources::State::Stopped | resources::State::Suspended | resources::State::Failed) => {
+            ProjectState::Stopped
+        }
         Some(resources::State::Starting) => ProjectState::Starting,
         Some(resources::State::Running) => ProjectState::Running,
         Some(resources::State::Stopping) => ProjectState::Stopping,
@@ -95,6 +97,7 @@ fn ended(ended: &resources::Ended) -> Ended {
             resources::EndedReason::Stopped => EndedReason::Stopped,
             resources::EndedReason::Died | resources::EndedReason::OutOfMemory => EndedReason::Died,
             resources::EndedReason::Evicted | resources::EndedReason::Lost => EndedReason::Lost,
+            resources::EndedReason::Idle => EndedReason::Idle,
         },
         detail: ended.detail.clone(),
     }

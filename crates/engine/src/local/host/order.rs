@@ -79,6 +79,7 @@ pub(super) fn agent(project: &Project) -> AgentConfig {
         init: spec.init.clone(),
         no_new_privs: spec.no_new_privs,
         output_ring: defaults.output_ring,
+        suspend_after_seconds: None,
     }
 }
 
