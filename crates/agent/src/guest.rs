@@ -84,6 +84,6 @@ fn serve() -> anyhow::Result<()> {
     early::limits()?;
     early::modules()?;
     let place = Place::find()?;
-    crate::run(Connections::Channel(place), || Ok(Site::of_machine(Machine::default())), std::future::pending())?;
+    crate::run(Connections::Channel(place), || Ok(Site::of_machine(Machine::default())))?;
     Ok(())
 }

@@ -105,7 +105,7 @@ impl Shared {
 pub fn serve(agent: Agent) -> Result<(), ServeError> {
     let Agent { connections, state_dir, config } = agent;
     let site = || Ok(Site::of(Shared::new(config, state_dir).map_err(at("processes"))?));
-    run(connections, site, std::future::pending()).map(drop)
+    run(connections, site).map(drop)
 }
 
 /// Why an agent is over.
@@ -118,11 +118,7 @@ enum Over {
 }
 
 /// The loop of every agent: serves what connects, reaps once there is something to reap for.
-fn run(
-    connections: Connections,
-    site: impl FnOnce() -> Result<Site, ServeError>,
-    idle: impl Future<Output = ()>,
-) -> Result<Over, ServeError> {
+fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>) -> Result<Over, ServeError> {
     garth_kernel::allocator::keep_little();
     // Orphans of killed supervisors come here also when this is not PID 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -142,11 +138,11 @@ fn run(
         let site = Arc::new(site()?);
         let listener = connections.listen().map_err(at("listen"))?;
         let server = server::serve(listener, Arc::clone(&site));
-        let reaper = async { reaper::run(signals, &site.shared().await).await };
+        let reaper = reaper::run(signals, site.shared());
         tokio::select! {
             result = reaper => result.map(|()| Over::Asked).map_err(at("signals")),
             result = server => result.map(|()| Over::Asked).map_err(at("accept")),
-            () = idle => Ok(Over::Idle),
+            () = site.idle() => Ok(Over::Idle),
         }
     })
 }

@@ -168,7 +168,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn refuse(refusal: &Refusal) -> Response<Answer> {
+pub fn refuse(refusal: &Refusal) -> Response<Answer> {
     let status = refusal.status();
     json(status, &serde_json::json!({ "code": status.as_u16(), "message": refusal.message }))
 }

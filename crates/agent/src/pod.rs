@@ -10,42 +10,73 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use garth_spec::pod::Binding;
 use garth_spec::{AgentConfig, pod};
-use http::{Method, Request};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 
-use crate::idle::{self, Requests};
-use crate::server::Site;
-use crate::{Connections, Over, ServeError, Shared, at, run as serve};
+use crate::idle::{self, Requests, UnderWay};
+use crate::plain;
+use crate::refusal::Refusal;
+use crate::server::{Answer, Site, empty};
+use crate::{Connections, Over, ServeError, Shared, at, lock, run as serve};
 
-/// What clients show: the token of the project.
-pub(crate) struct Token(String);
+/// The largest binding: more than execve(2) takes of environment.
+const LARGEST_BINDING: usize = 8 << 20;
 
-impl Token {
-    /// Whether a request may pass; its token goes no further.
-    pub(crate) fn admits<B>(&self, request: &mut Request<B>) -> Admission {
-        let shown = request.headers_mut().remove(pod::TOKEN_HEADER);
-        if request.method() == Method::GET && request.uri().path() == "/health" {
-            return Admission::Probe;
-        }
-        match shown.is_some_and(|shown| same(shown.as_bytes(), self.0.as_bytes())) {
-            true => Admission::Client,
-            false => Admission::Refused,
-        }
-    }
+/// What is between clients and the agent.
+pub(crate) struct Gate {
+    /// What clients show: the token of the project.
+    token: String,
+    requests: Requests,
+    /// What the agent begins with, until it has.
+    birth: Mutex<Option<Birth>>,
 }
 
-/// Whose a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Who shows the token.
-    Client,
-    /// The kubelet's, or anyone's: whether the agent lives is everybody's to know.
-    Probe,
-    /// Nobody's that may pass.
-    Refused,
+impl Gate {
+    fn new(token: String, birth: Option<Birth>) -> Self {
+        Self { token, requests: Requests::new(), birth: Mutex::new(birth) }
+    }
+
+    /// Lets a request pass that shows the token, which goes no further. Whether the agent lives is everybody's to know: the
+    /// kubelet asks, and that keeps no sandbox awake.
+    ///
+    /// # Errors
+    /// The answer to any other.
+    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Result<UnderWay, StatusCode> {
+        let shown = request.headers_mut().remove(pod::TOKEN_HEADER);
+        if request.method() == Method::GET && request.uri().path() == "/health" {
+            return Err(StatusCode::NO_CONTENT);
+        }
+        match shown.is_some_and(|shown| same(shown.as_bytes(), self.token.as_bytes())) {
+            true => Ok(self.requests.begin()),
+            false => Err(StatusCode::UNAUTHORIZED),
+        }
+    }
+
+    /// Begins with a project. The first one is the only one; it may be told of again, since gateways are many.
+    pub(crate) async fn bind(&self, request: Request<Incoming>, site: &Site) -> Response<Answer> {
+        let bound = async {
+            let body = Limited::new(request.into_body(), LARGEST_BINDING).collect().await;
+            let body = body.map_err(|error| Refusal::invalid(error.to_string()))?.to_bytes();
+            let binding: Binding =
+                serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("no binding: {error}")))?;
+            if let Some(birth) = lock(&self.birth).take() {
+                site.begin(birth.agent(binding).map_err(|error| Refusal::of(&error, pod::STATE_DIR))?);
+            }
+            Ok(empty(StatusCode::NO_CONTENT))
+        };
+        bound.await.unwrap_or_else(|refusal: Refusal| plain::refuse(&refusal))
+    }
+
+    /// Returns once nothing has gone on for as long as this.
+    pub(crate) async fn none_for(&self, quiet: Duration) {
+        self.requests.none_for(quiet, idle::others_run).await;
+    }
 }
 
 /// Compares in a time that depends on the lengths alone.
@@ -60,36 +91,55 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 /// # Errors
 /// When what the Pod should hold for it (`garth_spec::pod`) is not there.
 pub fn run() -> Result<u8, ServeError> {
+    let late = std::env::var_os(pod::LATE_VARIABLE).is_some();
     let (environment, config) = environment();
     let config = config.ok_or_else(|| io::Error::other(format!("{} is not set", pod::CONFIG_VARIABLE)));
     let config =
         config.and_then(|text| Ok(serde_json::from_str::<AgentConfig>(&text)?)).map_err(at("configuration"))?;
     let config = AgentConfig { env: environment.into_iter().chain(config.env).collect(), ..config };
     let token = fs::read_to_string(pod::TOKEN_FILE).map_err(at("token"))?;
-    let token = Token(token.trim().to_owned());
-    if token.0.is_empty() {
+    let token = token.trim().to_owned();
+    if token.is_empty() {
         return Err(at("token")(io::Error::other(format!("{} is empty", pod::TOKEN_FILE))));
     }
     let state = OwnedFd::from(fs::File::open(pod::STATE_DIR).map_err(at("state directory"))?);
+    let birth = Birth { config, state };
     // A socket of both families, where the node has IPv6 (ipv6(7), IPV6_V6ONLY).
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, pod::PORT))
         .or_else(|_| TcpListener::bind(("0.0.0.0", pod::PORT)))
         .map_err(at("listen"))?;
-    let requests = Arc::new(Requests::new());
-    let quiet = config.suspend_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    let idle = {
-        let requests = Arc::clone(&requests);
-        async move {
-            match quiet {
-                Some(quiet) => requests.none_for(quiet, idle::others_run).await,
-                None => std::future::pending().await,
-            }
+    let site = || match late {
+        true => Ok(Site::of_pod(Gate::new(token, Some(birth)))),
+        false => {
+            let site = Site::of_pod(Gate::new(token, None));
+            site.begin(birth.agent(Binding::default()).map_err(at("processes"))?);
+            Ok(site)
         }
     };
-    let site = || Ok(Site::guarded(Shared::new(config, state).map_err(at("processes"))?, token, requests));
-    match serve(Connections::Network(listener), site, idle)? {
+    match serve(Connections::Network(listener), site)? {
         Over::Asked => Ok(pod::ENDED),
         Over::Idle => Ok(pod::IDLE),
+    }
+}
+
+/// What an agent begins with.
+pub(crate) struct Birth {
+    config: AgentConfig,
+    state: OwnedFd,
+}
+
+impl Birth {
+    /// The agent of a project that adds this.
+    pub(crate) fn agent(self, binding: Binding) -> io::Result<Arc<Shared>> {
+        let Self { config, state } = self;
+        let suspend_after = binding.suspend_after_seconds.or(config.suspend_after_seconds);
+        let config = AgentConfig {
+            env: config.env.into_iter().chain(binding.env).collect(),
+            workdir: binding.workdir.or(config.workdir),
+            suspend_after_seconds: suspend_after.filter(|seconds| *seconds > 0),
+            ..config
+        };
+        Shared::new(config, state)
     }
 }
 
@@ -103,7 +153,8 @@ fn environment() -> (Vec<(String, String)>, Option<String>) {
         if name == pod::CONFIG_VARIABLE {
             config = Some(value.clone());
         }
-        !name.starts_with("KUBERNETES_") && name != pod::CONFIG_VARIABLE && name != "HOSTNAME"
+        let own = [pod::CONFIG_VARIABLE, pod::LATE_VARIABLE, "HOSTNAME"].contains(&name.as_str());
+        !own && !name.starts_with("KUBERNETES_")
     });
     (environment, config)
 }
@@ -134,28 +185,51 @@ pub fn install(directory: &Path, disk: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn admits(path: &'static str, shown: Option<&str>) -> Admission {
+    fn admits(path: &'static str, shown: Option<&str>) -> Result<(), StatusCode> {
         let mut request = Request::get(path);
         if let Some(shown) = shown {
             request = request.header(pod::TOKEN_HEADER, shown);
         }
         let mut request = request.body(()).expect("request");
-        let admitted = Token("secret".to_owned()).admits(&mut request);
+        let admitted = Gate::new("secret".to_owned(), None).admit(&mut request);
         assert!(!request.headers().contains_key(pod::TOKEN_HEADER), "the token went on");
-        admitted
+        admitted.map(drop)
     }
 
     #[test]
     fn only_the_token_itself_opens_the_agent() {
-        assert_eq!(admits("/files", Some("secret")), Admission::Client);
+        assert_eq!(admits("/files", Some("secret")), Ok(()));
         for shown in [None, Some(""), Some("secre"), Some("secret1"), Some("Secret"), Some("secreu")] {
-            assert_eq!(admits("/files", shown), Admission::Refused, "{shown:?}");
+            assert_eq!(admits("/files", shown), Err(StatusCode::UNAUTHORIZED), "{shown:?}");
         }
         // Also with it: a sandbox that is only looked at is idle.
         for shown in [None, Some("secret")] {
-            assert_eq!(admits("/health", shown), Admission::Probe);
+            assert_eq!(admits("/health", shown), Err(StatusCode::NO_CONTENT));
         }
-        assert_eq!(admits("/health/../files", None), Admission::Refused);
+        assert_eq!(admits("/health/../files", None), Err(StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn what_a_project_adds_wins_over_what_its_pod_had() {
+        let state = tempfile::tempdir().expect("a directory");
+        let birth = |suspend_after_seconds| Birth {
+            config: AgentConfig {
+                env: vec![("A".to_owned(), "image".to_owned())],
+                suspend_after_seconds,
+                ..AgentConfig::default()
+            },
+            state: fs::File::open(state.path()).expect("open").into(),
+        };
+        let binding = Binding {
+            env: vec![("A".to_owned(), "project".to_owned())],
+            workdir: Some("/srv".to_owned()),
+            suspend_after_seconds: Some(0),
+        };
+        let config = birth(Some(60)).agent(binding).expect("an agent").config.clone();
+        assert_eq!(config.env.last(), Some(&("A".to_owned(), "project".to_owned())));
+        assert_eq!((config.workdir.as_deref(), config.suspend_after_seconds), (Some("/srv"), None));
+        let config = birth(Some(60)).agent(Binding::default()).expect("an agent").config.clone();
+        assert_eq!((config.workdir, config.suspend_after_seconds), (None, Some(60)));
     }
 
     #[test]

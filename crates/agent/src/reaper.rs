@@ -25,9 +25,23 @@ pub fn signals() -> io::Result<SignalFd> {
     SignalFd::new(&[Signal::CHILD, Signal::TERM, Signal::INT])
 }
 
-/// Reaps until a SIGTERM or SIGINT comes, then shuts down.
-pub async fn run(signals: SignalFd, shared: &Arc<Shared>) -> io::Result<()> {
+/// Reaps until a SIGTERM or SIGINT comes, then shuts down. Before there is anything to reap for it only ends.
+pub async fn run(signals: SignalFd, shared: impl Future<Output = Arc<Shared>>) -> io::Result<()> {
     let signals = watch(signals, Interest::READABLE)?;
+    let asked = async {
+        loop {
+            if let end @ (Ok(Signal::TERM | Signal::INT) | Err(_)) =
+                signals.async_io(Interest::READABLE, SignalFd::read).await
+            {
+                break end;
+            }
+        }
+    };
+    let shared = &tokio::select! {
+        biased;
+        shared = shared => shared,
+        end = asked => return end.map(drop),
+    };
     loop {
         // Also before the first signal: children may have ended while nobody looked.
         reap(shared);

@@ -5,9 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService, Limits};
+use garth_spec::pod;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,15 +22,15 @@ use tower::ServiceExt;
 use crate::Shared;
 use crate::connections::Listener;
 use crate::guest::{self, Machine};
-use crate::idle::{Held, Requests};
+use crate::idle::Held;
 use crate::plain;
-use crate::pod::{Admission, Token};
+use crate::pod::Gate;
 use crate::rpc::{self, Services};
 
 /// The largest single message: arguments of 3 MiB, base64 and JSON included, and then some.
 const LARGEST_MESSAGE: usize = 16 << 20;
 /// A pause after a failed accept: without descriptors it fails at once again.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers of all kinds.
 pub enum Answer {
@@ -75,27 +77,27 @@ impl Body for Answer {
 pub(crate) struct Site {
     /// In a virtual machine: what begins the rest.
     machine: Option<Machine>,
-    /// In a Pod: what clients show, and how many of them there are.
-    guard: Option<(Token, Arc<Requests>)>,
+    /// In a Pod.
+    pod: Option<Gate>,
     agent: SetOnce<(ConnectRpcService<Services>, Arc<Shared>)>,
 }
 
 impl Site {
     /// Of an agent that is complete.
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
-        let site = Self { machine: None, guard: None, agent: SetOnce::new() };
+        let site = Self { machine: None, pod: None, agent: SetOnce::new() };
         site.begin(shared);
         site
     }
 
-    /// Of an agent that anyone may reach and only those may use who show this.
-    pub(crate) fn guarded(shared: Arc<Shared>, token: Token, requests: Arc<Requests>) -> Self {
-        Self { guard: Some((token, requests)), ..Self::of(shared) }
+    /// Of an agent in a Pod, which has not begun.
+    pub(crate) fn of_pod(gate: Gate) -> Self {
+        Self { machine: None, pod: Some(gate), agent: SetOnce::new() }
     }
 
     /// Of a virtual machine that has not begun.
     pub(crate) fn of_machine(machine: Machine) -> Self {
-        Self { machine: Some(machine), guard: None, agent: SetOnce::new() }
+        Self { machine: Some(machine), pod: None, agent: SetOnce::new() }
     }
 
     /// From now on requests reach the agent.
@@ -110,6 +112,15 @@ impl Site {
     /// Waits until there is an agent.
     pub(crate) async fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.agent.wait().await.1)
+    }
+
+    /// Returns once nothing has gone on in a Pod for as long as its project says.
+    pub(crate) async fn idle(&self) {
+        let quiet = self.shared().await.config.suspend_after_seconds;
+        match (&self.pod, quiet) {
+            (Some(gate), Some(quiet)) => gate.none_for(Duration::from_secs(quiet.into())).await,
+            _ => std::future::pending().await,
+        }
     }
 
     /// The agent, if there is one yet.
@@ -142,13 +153,9 @@ pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result
 }
 
 async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Held>, Infallible> {
-    let under_way = match &site.guard {
-        Some((token, requests)) => match token.admits(&mut request) {
-            Admission::Refused => return Ok(empty(StatusCode::UNAUTHORIZED).map(|answer| Held::new(answer, None))),
-            Admission::Probe => None,
-            Admission::Client => Some(requests.begin()),
-        },
-        None => None,
+    let under_way = match site.pod.as_ref().map(|gate| gate.admit(&mut request)).transpose() {
+        Ok(under_way) => under_way,
+        Err(status) => return Ok(empty(status).map(|answer| Held::new(answer, None))),
     };
     let answer = answer_admitted(request, &site).await?;
     Ok(answer.map(|answer| Held::new(answer, under_way)))
@@ -159,6 +166,11 @@ async fn answer_admitted(request: Request<Incoming>, site: &Site) -> Result<Resp
         && request.uri().path().starts_with(guest::PATHS)
     {
         return Ok(machine.answer(request, site).await);
+    }
+    if let Some(gate) = &site.pod
+        && request.uri().path() == pod::BIND
+    {
+        return Ok(gate.bind(request, site).await);
     }
     let Some((rpc, shared)) = site.agent.get() else { return Ok(guest::not_begun()) };
     match plain::answer(request, shared).await {

@@ -6,6 +6,7 @@
 mod class;
 mod condition;
 mod ending;
+mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::quantity;
-use crate::render::{self, PROJECT_LABEL, Settings, Template};
+use crate::render::{self, POOL_LABEL, PROJECT_LABEL, Settings, Template};
 use crate::resources::{
     Claim, DesiredState, Ended, EndedReason, HELD_UNTIL, IsolationClass, OnDelete, Project, ProjectStatus,
     SandboxStatus, WAKE,
@@ -28,6 +29,7 @@ use crate::resources::{
 
 pub use class::{Unavailable, choose};
 pub use condition::{Reason, Standing};
+pub use pool::{ObservedPool, PoolDecision, PoolIntent, decide_pool};
 
 /// What keeps a project's object until its sandbox is gone and its disk is dealt with.
 pub const FINALIZER: &str = "garth.dev/disk";
@@ -37,10 +39,12 @@ pub const FINALIZER: &str = "garth.dev/disk";
 pub struct Observed<'a> {
     /// The project.
     pub project: &'a Project,
-    /// The Pod that has its name, whoever made it.
+    /// Its Pod, or the one that has its name, whoever made it.
     pub pod: Option<&'a Pod>,
-    /// The claim that has its disk's name, whoever made it.
+    /// Its claim, or the one that has its disk's name, whoever made it.
     pub claim: Option<&'a PersistentVolumeClaim>,
+    /// A sandbox of a pool, whole and nobody's, that it may take.
+    pub spare: Option<&'a Pod>,
     /// Its NetworkPolicy.
     pub policy: Option<&'a NetworkPolicy>,
     /// Every isolation class.
@@ -69,8 +73,18 @@ pub enum Intent {
     CreateClaim(PersistentVolumeClaim),
     /// Makes the disk as large as it is to be.
     GrowClaim(PersistentVolumeClaim),
+    /// Takes a sandbox of a pool.
+    TakePod(Taking),
+    /// Takes the disk of a sandbox that came from a pool.
+    TakeClaim {
+        /// The claim.
+        claim: String,
+    },
     /// Deletes the disk with its files.
-    DeleteClaim,
+    DeleteClaim {
+        /// The claim.
+        claim: String,
+    },
     /// Makes the token, unless it is there.
     CreateSecret,
     /// Says what reaches the sandbox and what it reaches.
@@ -79,13 +93,26 @@ pub enum Intent {
     CreatePod(Pod),
     /// Ends this sandbox and no other.
     DeletePod {
-        /// The Pod's UID.
+        /// The Pod.
+        pod: String,
+        /// And no other of this name.
         uid: String,
     },
     /// Says how the project is.
     SetStatus(ProjectStatus),
     /// Tells whoever looks at the project's events.
     Tell(Standing),
+}
+
+/// A sandbox of a pool that becomes a project's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taking {
+    /// The Pod.
+    pub pod: String,
+    /// In this version: nobody has taken it since.
+    pub version: String,
+    /// What the project's Pods are made from now.
+    pub template: Template,
 }
 
 /// What to do, in this order, and when to look again if nothing happens.
@@ -154,7 +181,7 @@ fn remove(observed: &Observed<'_>) -> Decision {
         say_removing(observed, &mut intents);
     } else if let Some(claim) = claim.filter(|_| project.spec.disk.on_delete == OnDelete::Delete) {
         if claim.metadata.deletion_timestamp.is_none() {
-            intents.push(Intent::DeleteClaim);
+            intents.push(Intent::DeleteClaim { claim: claim.name_any() });
         }
         say_removing(observed, &mut intents);
     } else {
@@ -177,10 +204,15 @@ fn disk(observed: &Observed<'_>, intents: &mut Vec<Intent>) -> Result<(), Standi
         if had == Some("Bound") {
             return Err(Standing::new(Reason::DiskLost, condition::claim_lost(project)));
         }
-        intents.push(Intent::CreateClaim(render::claim(project)));
+        // It has no files before its first sandbox, which may bring a disk.
+        if project.spec.desired_state == DesiredState::Running && observed.spare.is_none() {
+            intents.push(Intent::CreateClaim(render::claim(project)));
+        }
         return Ok(());
     };
-    if !belongs(claim, project) {
+    if came_with(claim, observed) {
+        intents.push(Intent::TakeClaim { claim: claim.name_any() });
+    } else if !belongs(claim, project) {
         return Err(Standing::new(Reason::NameTaken, condition::claim_taken(project)));
     }
     if claim.metadata.deletion_timestamp.is_some() {
@@ -195,7 +227,8 @@ fn disk(observed: &Observed<'_>, intents: &mut Vec<Intent>) -> Result<(), Standi
         quantity::bytes(&claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?.0)
     };
     if size(claim).is_some_and(|has| size(&rendered).is_some_and(|asked| has < asked)) {
-        intents.push(Intent::GrowClaim(rendered));
+        let metadata = ObjectMeta { name: claim.metadata.name.clone(), ..rendered.metadata };
+        intents.push(Intent::GrowClaim(PersistentVolumeClaim { metadata, ..rendered }));
     }
     Ok(())
 }
@@ -218,6 +251,7 @@ fn sandbox(
 ) -> (Standing, Option<Duration>) {
     let project = observed.project;
     let wanted = project.spec.desired_state == DesiredState::Running;
+    let claim = observed.claim.map_or_else(|| render::claim_name(&project.name_any()), |claim| claim.name_any());
     note_end(observed, wanted, status);
     match (observed.pod, class) {
         (Some(pod), _) if pod.metadata.deletion_timestamp.is_some() => {
@@ -239,7 +273,7 @@ fn sandbox(
         // Whatever has become of its class meanwhile: a sandbox that runs is not ended for that.
         (Some(pod), class) => {
             describe(pod, status);
-            let next = class.ok().map(|class| render::template(project, class, observed.settings));
+            let next = class.ok().map(|class| render::template(project, class, observed.settings, &claim));
             (condition::of_pod(pod, Template::of(pod) == next), None)
         }
         (None, _) if wanted && sleeps(project, status) => {
@@ -270,11 +304,40 @@ fn sandbox(
                 );
                 return (Standing::new(Reason::BackOff, message), Some(wait));
             }
+            if let Some((spare, disk)) = observed.spare.and_then(|spare| Some((spare, render::claim_of(spare)?))) {
+                return (take(observed, class, spare, disk, status, intents), None);
+            }
             intents.push(Intent::CreateSecret);
-            intents.push(Intent::CreatePod(render::pod(project, class, observed.settings)));
+            intents.push(Intent::CreatePod(render::pod(project, class, observed.settings, &claim)));
             (Standing::new(Reason::Starting, "its sandbox is being made"), None)
         }
     }
+}
+
+/// Takes a sandbox that is whole, with its disk: nothing of it has to be waited for.
+fn take(
+    observed: &Observed<'_>,
+    class: Option<&IsolationClass>,
+    spare: &Pod,
+    disk: &str,
+    status: &mut ProjectStatus,
+    intents: &mut Vec<Intent>,
+) -> Standing {
+    let template = render::template(observed.project, class, observed.settings, disk);
+    let version = spare.resource_version().unwrap_or_default();
+    intents.push(Intent::TakePod(Taking { pod: spare.name_any(), version, template }));
+    intents.push(Intent::TakeClaim { claim: disk.to_owned() });
+    describe(spare, status);
+    status.claim = Some(Claim { name: disk.to_owned(), phase: Some("Bound".to_owned()) });
+    condition::of_pod(spare, true)
+}
+
+/// Whether a claim came with the sandbox that the project took from a pool, and nobody has said so of it yet.
+fn came_with(claim: &PersistentVolumeClaim, observed: &Observed<'_>) -> bool {
+    let taken = observed.pod.filter(|pod| is_ours(pod, observed.project) && pod.labels().contains_key(POOL_LABEL));
+    !claim.labels().contains_key(PROJECT_LABEL)
+        && claim.labels().contains_key(POOL_LABEL)
+        && taken.is_some_and(|pod| render::claim_of(pod) == Some(&claim.name_any()))
 }
 
 /// Whether it was given up for being idle, and nothing has asked for it since.
@@ -349,6 +412,7 @@ fn describe(pod: &Pod, status: &mut ProjectStatus) {
     status.sandbox = Some(SandboxStatus {
         uid,
         pod: pod.name_any(),
+        secret: pod.labels().contains_key(POOL_LABEL).then(|| render::member_secret_name(&pod.name_any())),
         runtime: pod.annotations().get(render::RUNTIME_ANNOTATION).cloned().unwrap_or_default(),
         class: pod.annotations().get(render::CLASS_ANNOTATION).cloned(),
         user_namespace: pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false),
@@ -367,19 +431,24 @@ fn stop(observed: &Observed<'_>, pod: &Pod, status: &mut ProjectStatus, intents:
 /// Ends a Pod, unless that is under way.
 fn end(pod: &Pod, intents: &mut Vec<Intent>) {
     if let Some(uid) = pod.uid().filter(|_| pod.metadata.deletion_timestamp.is_none()) {
-        intents.push(Intent::DeletePod { uid });
+        intents.push(Intent::DeletePod { pod: pod.name_any(), uid });
     }
 }
 
+/// Whether a sandbox's agent can be reached, and nothing ends it.
+pub(crate) fn is_whole(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && ending::of(pod).is_none() && condition::ready_since(pod).is_some()
+}
+
 /// Whether this very project made the Pod; one of a project of the same name that is gone is not it.
-fn is_ours(pod: &Pod, project: &Project) -> bool {
+pub(crate) fn is_ours(pod: &Pod, project: &Project) -> bool {
     pod.owner_references()
         .iter()
         .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == project.uid().as_ref())
 }
 
 /// Whether a claim is the disk of a project of this name.
-fn belongs(claim: &PersistentVolumeClaim, project: &Project) -> bool {
+pub(crate) fn belongs(claim: &PersistentVolumeClaim, project: &Project) -> bool {
     claim.labels().get(PROJECT_LABEL) == Some(&project.name_any())
 }
 

@@ -7,12 +7,13 @@ mod error;
 mod hold;
 mod link;
 mod send;
+mod token;
 mod translate;
 mod wait;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use garth_spec::{ProjectName, ProjectSpec, Runtime, RuntimeChoice};
@@ -24,7 +25,6 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, json};
 
 use crate::decide::choose;
-use crate::render::{self, TOKEN};
 use crate::resources::{DesiredState, IsolationClass, OnDelete, Project, State, WAKE};
 
 pub use error::{Error, ErrorKind};
@@ -276,8 +276,7 @@ impl Engine {
             project = self.start(name).await?;
         }
         let address = wait::address(&project).ok_or_else(|| ErrorKind::NotRunning(name.clone()))?;
-        let token = self.token(&project).await?;
-        let link = self.shared.links.to(address, token);
+        let link = self.link(&project, address).await?;
         Ok((project, link))
     }
 
@@ -342,25 +341,6 @@ impl Engine {
         let wake: Map<_, _> = asleep.map(|uid| (WAKE.to_owned(), uid.into())).into_iter().collect();
         let patch = json!({ "metadata": { "annotations": wake }, "spec": { "desiredState": state } });
         Ok(self.api().patch(&project.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?)
-    }
-
-    async fn token(&self, project: &Project) -> Result<Arc<str>, Error> {
-        let tokens = || self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let sandbox = |project: &Project| Some(project.status.as_ref()?.sandbox.as_ref()?.uid.clone());
-        let uid = sandbox(project).unwrap_or_default();
-        if let Some(token) = tokens().get(&uid) {
-            return Ok(Arc::clone(token));
-        }
-        let secrets: Api<Secret> = Api::namespaced(self.shared.client.clone(), &self.shared.config.namespace);
-        let secret = secrets.get(&render::secret_name(project)).await?;
-        let token = secret.data.as_ref().and_then(|data| String::from_utf8(data.get(TOKEN)?.0.clone()).ok());
-        let token: Arc<str> = token.ok_or(ErrorKind::Token)?.into();
-        let mut tokens = tokens();
-        // Of sandboxes that are gone.
-        let there: Vec<_> = self.shared.projects.all().iter().filter_map(|project| sandbox(project)).collect();
-        tokens.retain(|uid, _| there.contains(uid));
-        tokens.insert(uid, Arc::clone(&token));
-        Ok(token)
     }
 }
 

@@ -111,9 +111,11 @@ fn operator_rules() -> Vec<PolicyRule> {
     vec![
         rule(GROUP, &["projects"], &["get", "list", "watch", "patch", "delete"]),
         rule(GROUP, &["projects/status"], &["get", "patch"]),
-        rule(GROUP, &["isolationclasses"], &WATCH),
+        rule(GROUP, &["isolationclasses", "projecttemplates", "warmpools"], &WATCH),
+        rule(GROUP, &["warmpools/status"], &["get", "patch"]),
         rule("node.k8s.io", &["runtimeclasses"], &WATCH),
-        rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
+        // Patched when a project takes one of a pool.
+        rule("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("", &["persistentvolumeclaims"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Made, and never read.
         rule("", &["secrets"], &["create"]),

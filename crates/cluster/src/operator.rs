@@ -2,18 +2,23 @@
 
 mod apply;
 mod lease;
+mod pools;
 mod reconcile;
+mod refusals;
 mod sight;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use kube::Client;
 use kube::runtime::controller;
 
 use crate::render::Settings;
 
 pub use lease::LeaseError;
+
+type Failed = controller::Error<apply::Refused, std::convert::Infallible>;
 
 /// What an operator needs to know.
 #[derive(Debug, Clone)]
@@ -78,20 +83,27 @@ async fn lead(client: Client, config: OperatorConfig) -> Result<(), OperatorErro
 }
 
 async fn reconcile_all(client: Client, config: OperatorConfig) -> Result<(), OperatorError> {
-    let (sight, changes, watches) = sight::open(&client);
+    let (sight, changes, pool_changes, watches) = sight::open(&client);
     // Half a picture looks like a loss.
     sight.wait().await.map_err(|_| OperatorError::WatchEnded)?;
-    let projects = sight.projects.clone();
+    let (projects, pools) = (sight.projects.clone(), sight.pools.clone());
     let context = reconcile::Context::new(client, sight, config.settings);
     let limits = controller::Config::default().debounce(DEBOUNCE).concurrency(config.concurrency);
+    let filled =
+        controller::applier(pools::run, pools::after_error, Arc::clone(&context), pools, pool_changes, limits.clone());
     let applied = controller::applier(reconcile::run, reconcile::after_error, context, projects, changes, limits);
-    let reconciled = applied.for_each(|result| async {
+    tokio::select! {
+        () = until_end(applied) => Err(OperatorError::WatchEnded),
+        () = until_end(filled) => Err(OperatorError::WatchEnded),
+        () = watches => Err(OperatorError::WatchEnded),
+    }
+}
+
+async fn until_end<T>(reconciled: impl Stream<Item = Result<T, Failed>>) {
+    let each = reconciled.for_each(|result| async {
         if let Err(error) = result {
             reconcile::log(&error);
         }
     });
-    tokio::select! {
-        () = reconciled => Err(OperatorError::WatchEnded),
-        () = watches => Err(OperatorError::WatchEnded),
-    }
+    each.await;
 }

@@ -4,6 +4,7 @@ mod claim;
 mod pod;
 mod policy;
 mod secret;
+mod warm;
 
 use std::collections::BTreeMap;
 
@@ -13,9 +14,10 @@ use kube::{Resource as _, ResourceExt as _};
 use crate::resources::{GROUP, Project};
 
 pub use claim::claim;
-pub use pod::{Template, pod, template};
+pub use pod::{Base, Template, base, pod, template};
 pub use policy::policy;
 pub use secret::{TOKEN, secret};
+pub use warm::{Member, POOL_LABEL, base_of, claim_of, member, member_secret_name, pool_policy, pool_policy_name};
 
 /// The label that leads from an object to its project.
 pub const PROJECT_LABEL: &str = "garth.dev/project";
@@ -64,7 +66,7 @@ fn labels(project: &str) -> BTreeMap<String, String> {
     [(PROJECT_LABEL, project), MANAGED_BY].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-fn owner(project: &Project) -> OwnerReference {
+pub(crate) fn owner(project: &Project) -> OwnerReference {
     OwnerReference {
         api_version: format!("{GROUP}/v1alpha1"),
         kind: Project::kind(&()).into_owned(),

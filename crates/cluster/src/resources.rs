@@ -3,12 +3,14 @@
 //! They are small on purpose: `kubectl apply` keeps a copy of what it applied in an annotation of 256 KiB at most.
 
 mod class;
+mod pool;
 mod project;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
 pub use class::{IsolationClass, IsolationClassSpec, Toleration, User};
+pub use pool::{ProjectTemplate, ProjectTemplateSpec, WarmPool, WarmPoolSpec, WarmPoolStatus};
 pub use project::{
     Claim, DesiredState, DiskSpec, Ended, EndedReason, IdleSpec, LimitsSpec, OnDelete, Project, ProjectSpec,
     ProjectStatus, SandboxStatus, State,
@@ -18,8 +20,8 @@ pub use project::{
 pub const GROUP: &str = "garth.dev";
 
 /// What a `kubectl apply` makes the cluster know first.
-pub fn definitions() -> [CustomResourceDefinition; 2] {
-    [Project::crd(), IsolationClass::crd()]
+pub fn definitions() -> [CustomResourceDefinition; 4] {
+    [Project::crd(), IsolationClass::crd(), ProjectTemplate::crd(), WarmPool::crd()]
 }
 
 /// The annotation that says until when somebody keeps an ephemeral project.

@@ -1,5 +1,7 @@
 //! What an agent in a Kubernetes Pod and those who make the Pod must agree about.
 
+use serde::{Deserialize, Serialize};
+
 /// Where the agent listens, on every address of the Pod: the port of E2B's envd.
 pub const PORT: u16 = 49983;
 
@@ -14,6 +16,24 @@ pub const STATE_DIR: &str = "/garth/state";
 
 /// The variable that holds an [`crate::AgentConfig`] as JSON.
 pub const CONFIG_VARIABLE: &str = "GARTH_AGENT_CONFIG";
+
+/// The variable that says, with whatever value, that nobody's project is in this Pod yet: what is its own comes by [`BIND`].
+pub const LATE_VARIABLE: &str = "GARTH_AGENT_LATE";
+
+/// Where an agent that waits for its project is told of it: a POST of a [`Binding`].
+pub const BIND: &str = "/garth/bind";
+
+/// What a project adds to a Pod that was there before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Environment of every process, over what the Pod has; later entries win.
+    pub env: Vec<(String, String)>,
+    /// The directory processes run in when none is asked for.
+    pub workdir: Option<String>,
+    /// As [`crate::AgentConfig::suspend_after_seconds`], where the project says it; 0 for never.
+    pub suspend_after_seconds: Option<u32>,
+}
 
 /// What the agent exits with when nothing has gone on for [`crate::AgentConfig::suspend_after_seconds`].
 pub const IDLE: u8 = 0;

@@ -9,7 +9,7 @@ use crate::render;
 use crate::resources::{Project, ProjectStatus, State};
 
 /// The condition's type.
-const READY: &str = "Ready";
+pub(super) const READY: &str = "Ready";
 
 /// Why a project is as it is: the reason of its condition, and of the event that tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

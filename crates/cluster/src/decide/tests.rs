@@ -15,6 +15,8 @@ struct World {
     project: Option<Project>,
     pod: Option<Pod>,
     claim: Option<PersistentVolumeClaim>,
+    /// What a pool has, and its disk.
+    spare: Option<(Pod, PersistentVolumeClaim)>,
     has_secret: bool,
     policy: Option<NetworkPolicy>,
     classes: Vec<Arc<IsolationClass>>,
@@ -41,6 +43,7 @@ impl World {
             project: Some(project),
             pod: None,
             claim: None,
+            spare: None,
             has_secret: false,
             policy: None,
             classes: Vec::new(),
@@ -72,7 +75,10 @@ impl World {
     }
 
     fn decide(&self) -> Decision {
+        let wanted = self.project().spec.desired_state == DesiredState::Running;
+        let spare = self.spare.as_ref().filter(|_| wanted && self.pod.is_none() && self.claim.is_none());
         decide(&Observed {
+            spare: spare.map(|(pod, _)| pod),
             project: self.project(),
             pod: self.pod.as_ref(),
             claim: self.claim.as_ref(),
@@ -111,7 +117,23 @@ impl World {
                 });
             }
             Intent::GrowClaim(claim) => self.claim.as_mut().expect("a claim").spec = claim.spec,
-            Intent::DeleteClaim => {
+            Intent::TakePod(taking) => {
+                assert!(self.pod.is_none(), "two sandboxes of one project");
+                assert!(self.policy.is_some(), "a sandbox without the rest");
+                let (pod, _) = self.spare.as_mut().expect("a sandbox that waits");
+                pod.labels_mut().insert(PROJECT_LABEL.to_owned(), project.name_any());
+                pod.annotations_mut().extend([taking.template.annotation()]);
+                pod.metadata.owner_references = Some(vec![render::owner(project)]);
+                self.pod = Some(pod.clone());
+            }
+            Intent::TakeClaim { claim } => {
+                let (_, mut disk) = self.spare.take().expect("its disk");
+                assert_eq!(disk.name_any(), claim);
+                disk.labels_mut().insert(PROJECT_LABEL.to_owned(), project.name_any());
+                disk.metadata.owner_references = None;
+                self.claim = Some(disk);
+            }
+            Intent::DeleteClaim { .. } => {
                 assert!(self.pod.is_none(), "a disk is deleted below a sandbox");
                 self.claim = None;
             }
@@ -124,8 +146,8 @@ impl World {
                 pod.metadata.uid = Some(format!("pod-{}", self.pods_made));
                 self.pod = Some(pod);
             }
-            Intent::DeletePod { uid } => {
-                if self.pod.as_ref().and_then(|pod| pod.uid()) == Some(uid) {
+            Intent::DeletePod { pod, uid } => {
+                if self.pod.as_ref().is_some_and(|there| there.uid() == Some(uid) && there.name_any() == pod) {
                     self.pod = None;
                 }
             }
@@ -143,6 +165,12 @@ impl World {
             }
         }
         decision
+    }
+
+    /// What is decided once the operator has taken the project on.
+    fn settle_finalizer(&mut self) -> Vec<Intent> {
+        self.step();
+        self.decide().intents
     }
 
     /// Reconciles until nothing is left to do.
@@ -293,6 +321,46 @@ fn a_stopped_project_keeps_its_disk_and_no_sandbox() {
     world.spec().desired_state = DesiredState::Running;
     world.settle();
     assert_eq!(world.pods_made, 2);
+}
+
+#[test]
+fn a_new_project_takes_a_whole_sandbox_of_a_pool_with_its_disk() {
+    let mut world = World::new(|_| ());
+    let spare = pool::tests::whole_member(&world.settings, "warm-abc");
+    world.spare = Some(spare.clone());
+    // In two steps, with a crash in between: the disk is taken later.
+    let mut intents = world.settle_finalizer();
+    intents.retain(|intent| !matches!(intent, Intent::TakeClaim { .. } | Intent::SetStatus(_)));
+    intents.into_iter().for_each(|intent| world.carry_out(intent));
+    assert!(world.claim.is_none());
+    let mut crashed = world.clone();
+    crashed.claim = Some(spare.1);
+    crashed.settle();
+    assert_eq!(crashed.reason(), "Running");
+    // In one.
+    world.pod = None;
+    world.settle();
+    let status = world.status();
+    assert_eq!((world.reason().as_str(), world.pods_made), ("Running", 0));
+    assert_eq!(status.claim.expect("a disk").name, "warm-abc-disk");
+    let sandbox = status.sandbox.expect("a sandbox");
+    assert_eq!((sandbox.pod.as_str(), sandbox.secret.as_deref()), ("warm-abc", Some("warm-abc-agent")));
+    // Its next one is its own, on the same disk.
+    world.pod = None;
+    world.settle();
+    let pod = world.pod.clone().expect("a pod");
+    assert_eq!((pod.name_any().as_str(), render::claim_of(&pod)), ("web", Some("warm-abc-disk")));
+    assert_eq!(world.status().sandbox.and_then(|sandbox| sandbox.secret), None);
+}
+
+#[test]
+fn a_project_with_a_disk_takes_no_other() {
+    let mut world = World::new(|_| ());
+    world.claim = Some(render::claim(world.project()));
+    world.spare = Some(pool::tests::whole_member(&world.settings, "warm-abc"));
+    world.settle();
+    assert_eq!(world.pods_made, 1);
+    assert!(world.spare.is_some());
 }
 
 #[test]

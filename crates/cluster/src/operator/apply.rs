@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::reconcile::Context;
 use crate::decide::{FINALIZER, Intent, Standing};
-use crate::render;
+use crate::render::{self, PROJECT_LABEL};
 use crate::resources::{GROUP, OnDelete, Project};
 
 /// Who the operator is to the API server's record of who wrote which field.
-const MANAGER: &str = "garth-operator";
+pub(super) const MANAGER: &str = "garth-operator";
 
 /// Something that the API server did not do.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub(super) enum Refused {
     },
 }
 
-fn refused(doing: &'static str) -> impl FnOnce(kube::Error) -> Refused {
+pub(super) fn refused(doing: &'static str) -> impl FnOnce(kube::Error) -> Refused {
     move |source| {
         let said = match &source {
             kube::Error::Api(status) => status.message.clone(),
@@ -68,15 +68,36 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
         }
         Intent::CreateClaim(claim) => create(context, project, "its disk cannot be made", claim).await,
         Intent::GrowClaim(claim) => {
+            let grown = claim.name_any();
             let size = json!({ "spec": { "resources": claim.spec.and_then(|spec| spec.resources) } });
             let claims: Api<PersistentVolumeClaim> = of(context, project);
-            let grown = claims.patch(&render::claim_name(&name), &PatchParams::default(), &Patch::Merge(size)).await;
+            let grown = claims.patch(&grown, &PatchParams::default(), &Patch::Merge(size)).await;
             grown.map(drop).map_err(refused("its disk cannot grow"))
         }
-        Intent::DeleteClaim => {
+        Intent::TakePod(taking) => {
+            let (key, template) = taking.template.annotation();
+            let patch = json!({ "metadata": {
+                "resourceVersion": taking.version,
+                "labels": { PROJECT_LABEL: name },
+                "annotations": { key: template },
+                "ownerReferences": [render::owner(project)],
+            } });
+            let pods: Api<Pod> = of(context, project);
+            let taken = pods.patch(&taking.pod, &PatchParams::default(), &Patch::Merge(patch)).await;
+            taken.map(drop).map_err(refused("a sandbox of a pool cannot be taken"))?;
+            context.pools.taken(project);
+            Ok(())
+        }
+        Intent::TakeClaim { claim } => {
+            // Nothing owns a project's disk.
+            let patch = json!({ "metadata": { "labels": { PROJECT_LABEL: name }, "ownerReferences": null } });
             let claims: Api<PersistentVolumeClaim> = of(context, project);
-            gone(claims.delete(&render::claim_name(&name), &DeleteParams::default()).await)
-                .map_err(refused("its disk cannot be deleted"))
+            let taken = claims.patch(&claim, &PatchParams::default(), &Patch::Merge(patch)).await;
+            taken.map(drop).map_err(refused("the disk of its sandbox cannot be taken"))
+        }
+        Intent::DeleteClaim { claim } => {
+            let claims: Api<PersistentVolumeClaim> = of(context, project);
+            gone(claims.delete(&claim, &DeleteParams::default()).await).map_err(refused("its disk cannot be deleted"))
         }
         Intent::CreateSecret => {
             let mut random = [0; 32];
@@ -95,10 +116,10 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
             applied.map(drop).map_err(refused("its network policy cannot be set"))
         }
         Intent::CreatePod(pod) => create(context, project, "its sandbox cannot be made", pod).await,
-        Intent::DeletePod { uid } => {
+        Intent::DeletePod { pod, uid } => {
             let pods: Api<Pod> = of(context, project);
             let only = DeleteParams::default().preconditions(Preconditions { uid: Some(uid), resource_version: None });
-            match gone(pods.delete(&name, &only).await) {
+            match gone(pods.delete(&pod, &only).await) {
                 // Another Pod has the name by now.
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
                 ended => ended.map_err(refused("its sandbox cannot be ended")),
@@ -176,11 +197,11 @@ async fn finalizers(
     }
 }
 
-fn made_by() -> PostParams {
+pub(super) fn made_by() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-fn gone<T>(deleted: Result<T, kube::Error>) -> Result<(), kube::Error> {
+pub(super) fn gone<T>(deleted: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match deleted {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         deleted => deleted.map(drop),

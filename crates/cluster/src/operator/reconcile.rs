@@ -1,9 +1,10 @@
 //! One project: look, decide, do.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
@@ -11,36 +12,34 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt as _};
 
 use super::apply::{self, Refused};
+use super::pools::Pools;
+use super::refusals::Refusals;
 use super::sight::Sight;
-use crate::decide::{Intent, Observed, decide};
+use crate::decide::{Decision, Intent, Observed, belongs, decide, is_ours};
 use crate::render::{self, Settings};
-use crate::resources::Project;
+use crate::resources::{DesiredState, Project};
 
 /// What reconciliations share.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) recorder: Recorder,
-    sight: Sight,
-    settings: Settings,
-    /// What was last refused of a project, and how often in a row.
-    refused: Mutex<HashMap<ObjectRef<Project>, (u32, String)>>,
+    pub(super) sight: Sight,
+    pub(super) settings: Settings,
+    pub(super) pools: Pools,
+    refusals: Refusals<Project>,
 }
 
-/// The first wait after a refusal; doubled each time.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait after a refusal.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often a project is looked at though nothing is known to have changed.
-const AT_LEAST: Duration = Duration::from_secs(600);
+pub(super) const AT_LEAST: Duration = Duration::from_secs(600);
+
+/// How long at most a copy is waited for before it is asked again.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 impl Context {
     pub(super) fn new(client: Client, sight: Sight, settings: Settings) -> Arc<Self> {
         let recorder = Recorder::new(client.clone(), Reporter::from("garth-operator"));
-        Arc::new(Self { client, recorder, sight, settings, refused: Mutex::default() })
-    }
-
-    fn refused(&self) -> MutexGuard<'_, HashMap<ObjectRef<Project>, (u32, String)>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        let (pools, refusals) = (Pools::default(), Refusals::default());
+        Arc::new(Self { client, recorder, sight, settings, pools, refusals })
     }
 }
 
@@ -51,12 +50,16 @@ pub(super) fn run(
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Action, Refused>> + Send>> {
     Box::pin(async move {
         let key = ObjectRef::from_obj(&*project);
-        let refusal = context.refused().get(&key).map(|(_, said)| said.clone());
+        if context.pools.is_unseen(&project, &context.sight) {
+            // What it has taken is on its way here.
+            return Ok(Action::requeue(UNSEEN));
+        }
+        let refusal = context.refusals.last(&key);
         let decision = decided(&project, &context, refusal.as_deref());
         for intent in decision.intents {
             apply::apply(&context, &project, intent).await?;
         }
-        if context.refused().remove(&key).is_some() {
+        if context.refusals.over(&key) {
             // What was said of the refusal is to be taken back.
             return Ok(Action::requeue(Duration::ZERO));
         }
@@ -64,21 +67,58 @@ pub(super) fn run(
     })
 }
 
-fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> crate::decide::Decision {
+fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> Decision {
     let sight = &context.sight;
-    let name = project.name_any();
-    let runtime_classes: BTreeSet<_> = sight.runtime_classes.state().iter().map(|class| class.name_any()).collect();
-    decide(&Observed {
+    let pod = pod(sight, project);
+    let claim = claim(sight, project, pod.as_deref());
+    let new = pod.is_none() && claim.is_none() && project.spec.desired_state == DesiredState::Running;
+    let spare = new.then(|| context.pools.spare(project, sight, &context.settings)).flatten();
+    let decision = decide(&Observed {
         project,
-        pod: named(&sight.pods, project, &name).as_deref(),
-        claim: named(&sight.claims, project, &render::claim_name(&name)).as_deref(),
-        policy: named(&sight.policies, project, &render::policy_name(&name)).as_deref(),
+        pod: pod.as_deref(),
+        claim: claim.as_deref(),
+        spare: spare.as_deref(),
+        policy: named(&sight.policies, project, &render::policy_name(&project.name_any())).as_deref(),
         classes: &sight.classes.state(),
-        runtime_classes: &runtime_classes,
+        runtime_classes: &runtime_classes(sight),
         refusal,
         settings: &context.settings,
         now: Timestamp::now(),
+    });
+    if spare.is_some() && !decision.intents.iter().any(|intent| matches!(intent, Intent::TakePod(_))) {
+        context.pools.let_go(&ObjectRef::from_obj(project));
+    }
+    decision
+}
+
+pub(super) fn runtime_classes(sight: &Sight) -> BTreeSet<String> {
+    sight.runtime_classes.state().iter().map(|class| class.name_any()).collect()
+}
+
+/// Its Pod: the one that it is known to have, the one that has its name, or one that it took from a pool and nobody noted.
+fn pod(sight: &Sight, project: &Project) -> Option<Arc<Pod>> {
+    let known = project.status.as_ref().and_then(|status| Some(status.sandbox.as_ref()?.pod.clone()));
+    let known = known.and_then(|name| named(&sight.pods, project, &name));
+    let is_its = |pod: &Pod| is_ours(pod, project);
+    known.filter(|pod| is_its(pod)).or_else(|| {
+        let namesake = named(&sight.pods, project, &project.name_any());
+        namesake.clone().filter(|pod| is_its(pod)).or_else(|| {
+            let there_are_pools = !sight.pools.is_empty();
+            there_are_pools.then(|| sight.pods.find(is_its)).flatten().or(namesake)
+        })
     })
+}
+
+/// Its claim: the one that it is known to have, that its sandbox has, that has its name, or one of its label.
+fn claim(sight: &Sight, project: &Project, pod: Option<&Pod>) -> Option<Arc<PersistentVolumeClaim>> {
+    let known = project.status.as_ref().and_then(|status| Some(status.claim.as_ref()?.name.clone()));
+    let its = pod.filter(|pod| is_ours(pod, project)).and_then(|pod| render::claim_of(pod)).map(str::to_owned);
+    let names = known.into_iter().chain(its).chain([render::claim_name(&project.name_any())]);
+    let namespace = project.namespace();
+    names
+        .into_iter()
+        .find_map(|name| named(&sight.claims, project, &name))
+        .or_else(|| sight.claims.find(|claim| claim.namespace() == namespace && belongs(claim, project)))
 }
 
 fn named<K>(store: &Store<K>, project: &Project, name: &str) -> Option<Arc<K>>
@@ -91,15 +131,14 @@ where
 /// Says what was refused in the project's status, and when it is tried again.
 pub(super) fn after_error(project: Arc<Project>, error: &Refused, context: Arc<Context>) -> Action {
     let key = ObjectRef::from_obj(&*project);
-    let times = {
-        let mut refused = context.refused();
-        let entry = refused.entry(key).or_default();
-        *entry = (entry.0.saturating_add(1), error.to_string());
-        entry.0
-    };
     let said = error.to_string();
-    tracing::warn!(project = project.name_any(), namespace = project.namespace(), error = said, times, "refused");
+    tracing::warn!(project = project.name_any(), namespace = project.namespace(), error = said, "refused");
+    context.pools.let_go(&key);
+    let wait = context.refusals.again(key, &said);
     tokio::spawn(async move {
+        if context.pools.is_unseen(&project, &context.sight) {
+            return;
+        }
         for intent in decided(&project, &context, Some(&said)).intents {
             if let Intent::SetStatus(_) | Intent::Tell(_) = &intent
                 && let Err(error) = apply::apply(&context, &project, intent).await
@@ -109,7 +148,7 @@ pub(super) fn after_error(project: Arc<Project>, error: &Refused, context: Arc<C
             }
         }
     });
-    Action::requeue(FIRST_WAIT.saturating_mul(1 << times.min(8)).min(LONGEST_WAIT))
+    Action::requeue(wait)
 }
 
 pub(super) fn log(error: &controller::Error<Refused, std::convert::Infallible>) {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::future::Future;
 
 use futures::stream::{BoxStream, SelectAll};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::OperatorError;
-use crate::render::{MANAGED_BY, PROJECT_LABEL};
-use crate::resources::{IsolationClass, Project};
+use crate::render::{MANAGED_BY, POOL_LABEL, PROJECT_LABEL};
+use crate::resources::{IsolationClass, Project, ProjectTemplate, WarmPool};
 
 /// Copies of what is on the cluster.
 #[derive(Debug, Clone)]
@@ -30,15 +30,19 @@ pub(super) struct Sight {
     pub policies: Store<NetworkPolicy>,
     pub classes: Store<IsolationClass>,
     pub runtime_classes: Store<RuntimeClass>,
+    pub templates: Store<ProjectTemplate>,
+    pub pools: Store<WarmPool>,
 }
 
-/// Projects that something changed of.
-pub(super) type Changes = BoxStream<'static, Result<ObjectRef<Project>, Infallible>>;
+/// What something changed of.
+pub(super) type Changes<K> = BoxStream<'static, Result<ObjectRef<K>, Infallible>>;
 
-/// Which projects a change is about.
+/// What a change is about.
 #[derive(Debug, Clone)]
 enum About {
-    One(ObjectRef<Project>),
+    Project(ObjectRef<Project>),
+    Pool(ObjectRef<WarmPool>),
+    Pools,
     All,
 }
 
@@ -60,48 +64,66 @@ pub(super) async fn check(client: &Client) -> Result<(), OperatorError> {
     one::<Pod>(client, "pods").await?;
     one::<PersistentVolumeClaim>(client, "persistentvolumeclaims").await?;
     one::<NetworkPolicy>(client, "networkpolicies").await?;
+    one::<ProjectTemplate>(client, "projecttemplates.garth.dev").await?;
+    one::<WarmPool>(client, "warmpools.garth.dev").await?;
     one::<RuntimeClass>(client, "runtimeclasses").await
 }
 
 /// Begins to look. The last of what it returns is to be awaited beside the rest: it keeps the copies, and never ends.
-pub(super) fn open(client: &Client) -> (Sight, Changes, impl Future<Output = ()> + use<>) {
+pub(super) fn open(client: &Client) -> (Sight, Changes<Project>, Changes<WarmPool>, impl Future<Output = ()> + use<>) {
     let (changed, changes) = mpsc::unbounded_channel();
+    let (pool_changed, pool_changes) = mpsc::unbounded_channel();
     let mut watches: SelectAll<BoxStream<'static, About>> = SelectAll::new();
     let ours = || watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let all = watcher::Config::default;
     let sight = Sight {
         projects: watch(&mut watches, watcher(Api::all(client.clone()), all()), |project: &Project| {
-            Some(About::One(ObjectRef::from_obj(project)))
+            vec![About::Project(ObjectRef::from_obj(project))]
         }),
         pods: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<Pod>),
         claims: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<PersistentVolumeClaim>),
         policies: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<NetworkPolicy>),
-        classes: watch(&mut watches, watcher(Api::all(client.clone()), all()), |_: &IsolationClass| Some(About::All)),
+        classes: watch(&mut watches, watcher(Api::all(client.clone()), all()), |_: &IsolationClass| vec![About::All]),
         runtime_classes: watch(&mut watches, watcher(Api::all(client.clone()), all()), |_: &RuntimeClass| {
-            Some(About::All)
+            vec![About::All]
+        }),
+        templates: watch(&mut watches, watcher(Api::all(client.clone()), all()), |_: &ProjectTemplate| {
+            vec![About::Pools]
+        }),
+        pools: watch(&mut watches, watcher(Api::all(client.clone()), all()), |pool: &WarmPool| {
+            vec![About::Pool(ObjectRef::from_obj(pool))]
         }),
     };
-    let projects = sight.projects.clone();
+    let (projects, pools) = (sight.projects.clone(), sight.pools.clone());
     let watching = async move {
         while let Some(about) = watches.next().await {
-            match about {
-                About::One(project) => drop(changed.send(project)),
-                About::All => {
-                    projects.state().iter().for_each(|project| drop(changed.send(ObjectRef::from_obj(&**project))))
-                }
+            match &about {
+                About::Project(project) => drop(changed.send(project.clone())),
+                About::Pool(pool) => drop(pool_changed.send(pool.clone())),
+                About::Pools | About::All => {}
+            }
+            if matches!(about, About::All) {
+                projects.state().iter().for_each(|project| drop(changed.send(ObjectRef::from_obj(&**project))));
+            }
+            if matches!(about, About::Pools | About::All) {
+                pools.state().iter().for_each(|pool| drop(pool_changed.send(ObjectRef::from_obj(&**pool))));
             }
         }
     };
-    let changes = futures::stream::unfold(changes, |mut changes| async {
-        let project = changes.recv().await?;
-        Some((Ok(project), changes))
-    });
     // The copies are kept from the first moment on, whoever waits for them.
     let kept = tokio::spawn(watching);
     let watching = async move {
         let _ended = AbortOnDrop(kept).await;
     };
-    (sight, changes.boxed(), watching)
+    (sight, received(changes), received(pool_changes), watching)
+}
+
+fn received<K: Send + 'static>(channel: mpsc::UnboundedReceiver<K>) -> BoxStream<'static, Result<K, Infallible>> {
+    let next = |mut channel: mpsc::UnboundedReceiver<K>| async {
+        let one = channel.recv().await?;
+        Some((Ok(one), channel))
+    };
+    futures::stream::unfold(channel, next).boxed()
 }
 
 /// Ends the watches with the operator that they are for.
@@ -129,6 +151,8 @@ impl Sight {
         self.claims.wait_until_ready().await?;
         self.policies.wait_until_ready().await?;
         self.classes.wait_until_ready().await?;
+        self.templates.wait_until_ready().await?;
+        self.pools.wait_until_ready().await?;
         self.runtime_classes.wait_until_ready().await
     }
 }
@@ -136,7 +160,7 @@ impl Sight {
 fn watch<K>(
     watches: &mut SelectAll<BoxStream<'static, About>>,
     events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-    about: impl Fn(&K) -> Option<About> + Send + 'static,
+    about: impl Fn(&K) -> Vec<About> + Send + 'static,
 ) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
@@ -151,12 +175,17 @@ where
     };
     let seen = reflector(writer, events.default_backoff().modify(lean)).touched_objects();
     let seen = seen.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "a watch begins anew"));
-    watches
-        .push(seen.filter_map(move |object| std::future::ready(object.ok().and_then(|object| about(&object)))).boxed());
+    watches.push(
+        seen.flat_map(move |object| stream::iter(object.map_or_else(|_| Vec::new(), |object| about(&object)))).boxed(),
+    );
     store
 }
 
-fn about<K: ResourceExt>(object: &K) -> Option<About> {
-    let project = object.labels().get(PROJECT_LABEL)?;
-    Some(About::One(ObjectRef::new(project).within(&object.namespace()?)))
+/// What an object belongs to: a project, a pool, or both once a project has taken it.
+fn about<K: ResourceExt>(object: &K) -> Vec<About> {
+    let namespace = object.namespace().unwrap_or_default();
+    let label = |key| object.labels().get(key);
+    let project = label(PROJECT_LABEL).map(|name| About::Project(ObjectRef::new(name).within(&namespace)));
+    let pool = label(POOL_LABEL).map(|name| About::Pool(ObjectRef::new(name).within(&namespace)));
+    project.into_iter().chain(pool).collect()
 }

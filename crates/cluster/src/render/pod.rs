@@ -9,10 +9,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{CLASS_ANNOTATION, RUNTIME_ANNOTATION, Settings, claim_name, owned, secret_name};
-use crate::resources::{IsolationClass, Project, User};
+use super::claim::claim as render_claim;
+use super::warm::member_secret_name;
+use super::{CLASS_ANNOTATION, RUNTIME_ANNOTATION, Settings, owned, secret_name};
+use crate::quantity;
+use crate::resources::{IdleSpec, IsolationClass, LimitsSpec, Project, User};
 
 /// The annotation that says from which spec a Pod was made.
 const TEMPLATE_ANNOTATION: &str = "garth.dev/template";
@@ -41,17 +45,67 @@ impl Template {
 }
 
 /// The template that a project's next Pod has.
-pub fn template(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> Template {
-    let spec = spec(project, class, settings);
-    let text = serde_json::to_vec(&spec).expect("a PodSpec has string keys only");
-    let digest = Sha256::digest(text);
-    Template(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+pub fn template(project: &Project, class: Option<&IsolationClass>, settings: &Settings, claim: &str) -> Template {
+    Template(digest(&spec(project, class, settings, claim)))
 }
 
-/// A project's sandbox.
-pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> Pod {
+impl Template {
+    /// As a Pod's annotation has it.
+    pub fn annotation(&self) -> (String, String) {
+        (TEMPLATE_ANNOTATION.to_owned(), self.0.clone())
+    }
+}
+
+/// What of a Pod cannot come after it: a project may take any Pod of a pool that has the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base(pub(super) String);
+
+/// What a project's Pod and disk must have from the beginning.
+pub fn base(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> Base {
+    let mut like = Project::new("", project.spec.clone());
+    like.spec.env.clear();
+    like.spec.env_from_secrets.clear();
+    like.spec.workdir = None;
+    like.spec.idle = IdleSpec::default();
+    like.spec.limits = plain(&like.spec.limits);
+    Base(digest(&(spec(&like, class, settings, ""), render_claim(&like).spec)))
+}
+
+/// The same quantities in one spelling.
+fn plain(limits: &LimitsSpec) -> LimitsSpec {
+    let bytes = |text: &str| quantity::bytes(text).map_or_else(|| text.to_owned(), |size| size.bytes().to_string());
+    LimitsSpec {
+        cpus: quantity::cpus(&limits.cpus).map_or_else(|| limits.cpus.clone(), |cpus| format!("{}m", cpus.millis())),
+        memory: bytes(&limits.memory),
+        disk: bytes(&limits.disk),
+    }
+}
+
+fn digest(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).expect("objects of Kubernetes have string keys only");
+    Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The sandbox of a project that is not there yet.
+pub(super) fn late(project: &Project, class: Option<&IsolationClass>, settings: &Settings, claim: &str) -> Pod {
+    let mut pod = pod(project, class, settings, claim);
+    let spec = pod.spec.get_or_insert_default();
+    let variable = EnvVar { name: inside::LATE_VARIABLE.to_owned(), value: Some("1".to_owned()), value_from: None };
+    for container in &mut spec.containers {
+        container.env.get_or_insert_default().push(variable.clone());
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        if let Some(secret) = &mut volume.secret {
+            secret.secret_name = Some(member_secret_name(&project.name_any()));
+        }
+    }
+    pod
+}
+
+/// A project's sandbox, on the disk that this claim is.
+pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Settings, claim: &str) -> Pod {
     let mut metadata = owned(project, project.name_any());
-    let Template(template) = template(project, class, settings);
+    let Template(template) = template(project, class, settings, claim);
     // Neither autoscaler may move it away: what runs in it would end.
     let runtime = class.map_or("default", |class| class.spec.runtime.as_str());
     let annotations = [
@@ -63,17 +117,16 @@ pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Setting
     let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let class_name = class.map(|class| (CLASS_ANNOTATION.to_owned(), class.name_any()));
     metadata.annotations = Some(annotations.into_iter().chain(class_name).collect());
-    Pod { metadata, spec: Some(spec(project, class, settings)), status: None }
+    Pod { metadata, spec: Some(spec(project, class, settings, claim)), status: None }
 }
 
-fn spec(project: &Project, class: Option<&IsolationClass>, settings: &Settings) -> PodSpec {
-    let name = project.name_any();
+fn spec(project: &Project, class: Option<&IsolationClass>, settings: &Settings, claim: &str) -> PodSpec {
     let user = class.map_or(User::default(), |class| class.spec.user);
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         host_users: class.and_then(|class| class.spec.host_users),
-        hostname: Some(name.clone()),
+        hostname: Some(project.name_any()),
         runtime_class_name: class.and_then(|class| class.spec.runtime_class_name.clone()),
         node_selector: class.map(|class| class.spec.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: class.map(tolerations).filter(|tolerations| !tolerations.is_empty()),
@@ -101,7 +154,7 @@ fn spec(project: &Project, class: Option<&IsolationClass>, settings: &Settings) 
             Volume {
                 name: "disk".to_owned(),
                 persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                    claim_name: claim_name(&name),
+                    claim_name: claim.to_owned(),
                     read_only: None,
                 }),
                 ..Volume::default()

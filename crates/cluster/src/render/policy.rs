@@ -4,7 +4,7 @@ use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
     NetworkPolicySpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
@@ -35,13 +35,22 @@ pub fn policy(project: &Project, settings: &Settings) -> NetworkPolicy {
         "internet" => vec![names(), internet()],
         _ => Vec::new(),
     };
+    let mut policy = closed(owned(project, policy_name(&name)), (PROJECT_LABEL, &name), settings);
+    if let Some(spec) = &mut policy.spec {
+        spec.egress = Some(egress);
+    }
+    policy
+}
+
+/// Lets Garth's own requests in and nothing out.
+pub(super) fn closed(metadata: ObjectMeta, label: (&str, &str), settings: &Settings) -> NetworkPolicy {
     NetworkPolicy {
-        metadata: owned(project, policy_name(&name)),
+        metadata,
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(selector([(PROJECT_LABEL, name.as_str())])),
+            pod_selector: Some(selector([label])),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![gateway(settings)]),
-            egress: Some(egress),
+            egress: Some(Vec::new()),
         }),
     }
 }

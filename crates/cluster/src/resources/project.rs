@@ -70,7 +70,7 @@ pub struct ProjectSpec {
     pub ephemeral: bool,
 }
 
-fn default_runtime() -> String {
+pub(super) fn default_runtime() -> String {
     "default".to_owned()
 }
 
@@ -238,6 +238,9 @@ pub struct SandboxStatus {
     pub uid: String,
     /// The Pod's name.
     pub pod: String,
+    /// The Secret of its token, where it is not the project's own: it came from a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
     /// The runtime that it really has.
     pub runtime: String,
     /// The isolation class that it was made by; none for the plain `default`.

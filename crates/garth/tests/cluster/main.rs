@@ -9,6 +9,7 @@ mod yard;
 mod access;
 mod faults;
 mod idle;
+mod pools;
 mod projects;
 mod refused;
 mod runtimes;
