@@ -119,6 +119,8 @@ fn operator_rules() -> Vec<PolicyRule> {
         rule("", &["secrets"], &["create"]),
         rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch", "create", "patch"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
+        // What autoscalers say of the Pods.
+        rule("", &["events"], &["list", "watch"]),
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update"]),
     ]
 }

@@ -68,14 +68,17 @@ fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> crate
     let sight = &context.sight;
     let name = project.name_any();
     let runtime_classes: BTreeSet<_> = sight.runtime_classes.state().iter().map(|class| class.name_any()).collect();
+    let pod = named(&sight.pods, project, &name);
+    let known = sight.words.known(project, pod.as_deref());
     decide(&Observed {
         project,
-        pod: named(&sight.pods, project, &name).as_deref(),
+        pod: pod.as_deref(),
         claim: named(&sight.claims, project, &render::claim_name(&name)).as_deref(),
         policy: named(&sight.policies, project, &render::policy_name(&name)).as_deref(),
         classes: &sight.classes.state(),
         runtime_classes: &runtime_classes,
         refusal,
+        heard: known.heard(),
         settings: &context.settings,
         now: Timestamp::now(),
     })

@@ -6,7 +6,7 @@ use std::future::Future;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::OperatorError;
+use super::events::{self, Words};
 use crate::render::{MANAGED_BY, PROJECT_LABEL};
 use crate::resources::{IsolationClass, Project};
 
@@ -30,6 +31,7 @@ pub(super) struct Sight {
     pub policies: Store<NetworkPolicy>,
     pub classes: Store<IsolationClass>,
     pub runtime_classes: Store<RuntimeClass>,
+    pub words: Words,
 }
 
 /// Projects that something changed of.
@@ -60,7 +62,8 @@ pub(super) async fn check(client: &Client) -> Result<(), OperatorError> {
     one::<Pod>(client, "pods").await?;
     one::<PersistentVolumeClaim>(client, "persistentvolumeclaims").await?;
     one::<NetworkPolicy>(client, "networkpolicies").await?;
-    one::<RuntimeClass>(client, "runtimeclasses").await
+    one::<RuntimeClass>(client, "runtimeclasses").await?;
+    one::<Event>(client, "events").await
 }
 
 /// Begins to look. The last of what it returns is to be awaited beside the rest: it keeps the copies, and never ends.
@@ -69,10 +72,14 @@ pub(super) fn open(client: &Client) -> (Sight, Changes, impl Future<Output = ()>
     let mut watches: SelectAll<BoxStream<'static, About>> = SelectAll::new();
     let ours = || watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let all = watcher::Config::default;
+    let projects = watch(&mut watches, watcher(Api::all(client.clone()), all()), |project: &Project| {
+        Some(About::One(ObjectRef::from_obj(project)))
+    });
+    let (words, news) = events::listen(client, &projects);
+    watches.push(news.map(About::One).boxed());
     let sight = Sight {
-        projects: watch(&mut watches, watcher(Api::all(client.clone()), all()), |project: &Project| {
-            Some(About::One(ObjectRef::from_obj(project)))
-        }),
+        projects,
+        words,
         pods: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<Pod>),
         claims: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<PersistentVolumeClaim>),
         policies: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<NetworkPolicy>),
