@@ -1,6 +1,7 @@
 //! What a cluster needs for Garth to run on it, as objects for `kubectl apply`: definitions, rights, operator, gateway.
 
 mod archive;
+pub mod pools;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
