@@ -114,7 +114,12 @@ impl Reason {
         match self {
             Self::Running | Self::UpdatePending | Self::Stopped | Self::Stopping | Self::Removing => false,
             Self::Starting | Self::NodeComing => false,
-            Self::Unschedulable | Self::NoNodeFits | Self::SchedulingGated | Self::ImagePull | Self::Config | Self::StartFailed => true,
+            Self::Unschedulable
+            | Self::NoNodeFits
+            | Self::SchedulingGated
+            | Self::ImagePull
+            | Self::Config
+            | Self::StartFailed => true,
             Self::Refused | Self::BackOff | Self::RuntimeUnavailable | Self::NameTaken => true,
             Self::DiskBeingDeleted | Self::DiskLost => true,
         }

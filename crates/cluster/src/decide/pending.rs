@@ -102,12 +102,7 @@ fn heeded(word: &Word, cause: &Cause, now: Timestamp) -> (Standing, Option<Durat
 }
 
 /// No autoscaler spoke of this Pod.
-fn unheard(
-    since: Timestamp,
-    busy: Option<Timestamp>,
-    cause: &Cause,
-    now: Timestamp,
-) -> (Standing, Option<Duration>) {
+fn unheard(since: Timestamp, busy: Option<Timestamp>, cause: &Cause, now: Timestamp) -> (Standing, Option<Duration>) {
     if let Some(left) = left(since, SILENCE, now) {
         return (Standing::new(Reason::Unschedulable, cause.to_string()), Some(left));
     }

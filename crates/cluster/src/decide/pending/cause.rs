@@ -27,7 +27,8 @@ impl Cause {
         }
         // What follows the first sentence is about preemption.
         let list = message.split_once("nodes are available: ").map(|(_, list)| list.split(". ").next().unwrap_or(list));
-        let clauses = list.map(|list| list.trim_end_matches('.').split(", ").map(uncounted).collect::<Option<Vec<_>>>());
+        let clauses =
+            list.map(|list| list.trim_end_matches('.').split(", ").map(uncounted).collect::<Option<Vec<_>>>());
         match clauses.flatten() {
             Some(clauses) => {
                 let (nodes, lasts): (BTreeSet<_>, Vec<_>) = clauses.iter().map(|clause| plain(pod, clause)).unzip();

@@ -117,7 +117,11 @@ fn what_no_autoscaler_can_help_names_what_does() {
              instance types exceed limits for nodepool (NodePool=garth-sysbox)",
             "at its limit",
         ),
-        ("karpenter", "incompatible requirements, label \"sysbox-runtime\" does not have known values", "No pool makes"),
+        (
+            "karpenter",
+            "incompatible requirements, label \"sysbox-runtime\" does not have known values",
+            "No pool makes",
+        ),
     ] {
         let word = word(who, Verdict::NoHelp, said);
         let (reason, message, again) = stands(UNLIKE, Heard { word: Some(&word), busy: None }, 6);

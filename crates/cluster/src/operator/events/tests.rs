@@ -60,7 +60,8 @@ fn the_autoscalers_words_are_known_by_who_says_them() {
 fn what_is_said_is_cut_to_the_point() {
     let failed = event("karpenter", "FailedScheduling", "Failed to schedule pod, no instance type fits", EARLY);
     assert_eq!(word(&failed).expect("a word").said, "no instance type fits");
-    let group = event("cluster-autoscaler", "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 Insufficient cpu", EARLY);
+    let group =
+        event("cluster-autoscaler", "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 Insufficient cpu", EARLY);
     assert_eq!(word(&group).expect("a word").said, "1 Insufficient cpu");
 }
 
