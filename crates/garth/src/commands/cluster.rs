@@ -25,7 +25,7 @@ pub enum What {
     /// Print the definitions of Garth's resources, for `kubectl apply -f -`
     Crds,
     /// Print all that Garth needs on a cluster, for `kubectl apply -f -`
-    Manifests(Manifests),
+    Manifests(Box<Manifests>),
     /// Write the image of operator, gateway and agents as a docker archive
     Image(Image),
 }
@@ -68,7 +68,7 @@ pub struct Image {
 pub fn run(args: Cluster) -> Result<u8> {
     match args.what {
         What::Crds => print(install::crds()),
-        What::Manifests(args) => manifests(args),
+        What::Manifests(args) => manifests(*args),
         What::Image(args) => image(&args),
     }
 }

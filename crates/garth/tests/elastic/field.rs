@@ -47,10 +47,13 @@ spec: {nodeRegistrationDelay: 2s}",
 }
 
 impl Field {
-    /// None where none can be had; that is said.
+    /// None where none can be had; that is said. The extras are built on demand (`tests/cluster/build extras`).
     pub fn open(test: &str) -> Option<Self> {
-        if !Lab::is_possible(test) || !Lab::has_extras(test) {
-            skip(test, "a cluster with kwok and Karpenter");
+        if !Lab::is_possible(test) {
+            skip(test, "a cluster");
+            return None;
+        }
+        if !Lab::has_extras(test) {
             return None;
         }
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -132,7 +132,12 @@ fn a_node_goes_only_when_it_is_empty() {
     for runtime in ALL {
         let made = karpenter(Machines::Nested);
         let spec = &find(&made, "NodePool", &format!("garth-{runtime}")).expect("a pool")["spec"];
-        assert_eq!(spec["disruption"], json!({ "consolidationPolicy": "WhenEmpty", "consolidateAfter": "10m" }));
+        let disruption = &spec["disruption"];
+        assert_eq!(
+            (&disruption["consolidationPolicy"], &disruption["consolidateAfter"]),
+            (&json!("WhenEmpty"), &json!("10m"))
+        );
+        assert_eq!(disruption["budgets"][0], json!({ "nodes": "100%", "reasons": ["Empty"] }));
         assert!(spec["template"]["spec"]["terminationGracePeriod"].is_null(), "it would end sandboxes");
         assert_eq!(spec["limits"]["cpu"], "256");
     }

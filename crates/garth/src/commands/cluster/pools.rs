@@ -17,8 +17,8 @@ pub struct PoolOptions {
     /// What makes nodes when projects need them
     #[arg(long, value_enum)]
     pub autoscaler: Option<Kind>,
-    /// Runtimes that get a pool each
-    #[arg(long, value_name = "RUNTIME,…", value_delimiter = ',', default_value = "default,sysbox,microvm")]
+    /// Runtimes that get a pool each [default: default,sysbox,microvm]
+    #[arg(long, value_name = "RUNTIME,…", value_delimiter = ',')]
     pub runtimes: Vec<Runtime>,
     /// Name of the cluster at its provider
     #[arg(long, value_name = "NAME")]
@@ -91,8 +91,8 @@ impl PoolOptions {
         let asks = format!("--autoscaler {}", if kind == Kind::Karpenter { "karpenter" } else { "cluster-autoscaler" });
         self.fits(kind, &asks)?;
         let cluster = needed(self.cluster_name, &asks, "--cluster-name: the name of the cluster on EKS")?;
-        let mut runtimes = self.runtimes;
-        runtimes.sort();
+        let mut runtimes = if self.runtimes.is_empty() { Runtime::ALL.to_vec() } else { self.runtimes };
+        runtimes.sort_unstable();
         runtimes.dedup();
         let autoscaler = match kind {
             Kind::Karpenter => Autoscaler::Karpenter(Karpenter {
@@ -132,6 +132,7 @@ impl PoolOptions {
     fn nothing(&self) -> Result<()> {
         let given = self.for_karpenter().into_iter().chain(self.for_groups()).flatten().next();
         let given = given.or(self.cluster_name.is_some().then_some("--cluster-name"));
+        let given = given.or((!self.runtimes.is_empty()).then_some("--runtimes"));
         match given.or((self.spare > 0).then_some("--spare")) {
             Some(flag) => Err(Failure::usage(format!("{flag} is about node pools, and none are asked for"))
                 .hint("add --provider eks --autoscaler karpenter, or cluster-autoscaler")),
