@@ -6,6 +6,7 @@
 mod class;
 mod condition;
 mod ending;
+mod pending;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::resources::{
 
 pub use class::{Unavailable, choose};
 pub use condition::{Reason, Standing};
+pub use pending::{Heard, Verdict, Word};
 pub use pool::{ObservedPool, PoolDecision, PoolIntent, decide_pool};
 
 /// What keeps a project's object until its sandbox is gone and its disk is dealt with.
@@ -53,6 +55,8 @@ pub struct Observed<'a> {
     pub runtime_classes: &'a BTreeSet<String>,
     /// What the API server said when it last refused something of this project.
     pub refusal: Option<&'a str>,
+    /// What autoscalers said of its Pod.
+    pub heard: Heard<'a>,
     /// The operator's settings.
     pub settings: &'a Settings,
     /// Now.
@@ -273,6 +277,9 @@ fn sandbox(
         // Whatever has become of its class meanwhile: a sandbox that runs is not ended for that.
         (Some(pod), class) => {
             describe(pod, status);
+            if let Some(waits) = pending::of(pod, observed.heard, observed.now) {
+                return waits;
+            }
             let next = class.ok().map(|class| render::template(project, class, observed.settings, &claim));
             (condition::of_pod(pod, Template::of(pod) == next), None)
         }
@@ -419,6 +426,7 @@ fn describe(pod: &Pod, status: &mut ProjectStatus) {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         address: seen.and_then(|status| status.pod_ip.clone()),
         started_at: was.and_then(|was| was.started_at).or(ready),
+        pending_since: pending::since(pod),
     });
 }
 

@@ -1,6 +1,7 @@
 //! What a cluster needs for Garth to run on it, as objects for `kubectl apply`: definitions, rights, operator, gateway.
 
 mod archive;
+pub mod pools;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
@@ -121,6 +122,8 @@ fn operator_rules() -> Vec<PolicyRule> {
         rule("", &["secrets"], &["create"]),
         rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch", "create", "patch"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
+        // What autoscalers say of the Pods.
+        rule("", &["events"], &["list", "watch"]),
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update"]),
     ]
 }

@@ -1,6 +1,7 @@
 //! The operator: has the cluster be what the projects ask for, as long as it is the one that leads.
 
 mod apply;
+mod events;
 mod lease;
 mod pools;
 mod reconcile;

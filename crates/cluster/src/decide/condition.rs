@@ -26,6 +26,10 @@ pub enum Reason {
     Starting,
     /// No node has room for it, or none fits.
     Unschedulable,
+    /// No node has room for it, and a node is being made that will.
+    NodeComing,
+    /// No node that there is takes it, and none that will is to be had.
+    NoNodeFits,
     /// Something of the cluster's holds it back.
     SchedulingGated,
     /// Its image cannot be had.
@@ -77,6 +81,8 @@ impl Reason {
             Self::Suspended => "Suspended",
             Self::Starting => "Starting",
             Self::Unschedulable => "Unschedulable",
+            Self::NodeComing => "NodeComing",
+            Self::NoNodeFits => "NoNodeFits",
             Self::SchedulingGated => "SchedulingGated",
             Self::ImagePull => "ImagePull",
             Self::Config => "Config",
@@ -98,7 +104,8 @@ impl Reason {
             Self::Running | Self::UpdatePending => State::Running,
             Self::Stopped => State::Stopped,
             Self::Suspended => State::Suspended,
-            Self::Starting | Self::Unschedulable | Self::SchedulingGated | Self::BackOff => State::Starting,
+            Self::Starting | Self::NodeComing | Self::Unschedulable | Self::NoNodeFits => State::Starting,
+            Self::SchedulingGated | Self::BackOff => State::Starting,
             Self::ImagePull | Self::Config | Self::StartFailed | Self::Refused => State::Starting,
             Self::Stopping => State::Stopping,
             Self::Removing => State::Removing,
@@ -110,8 +117,13 @@ impl Reason {
     pub fn is_trouble(self) -> bool {
         match self {
             Self::Running | Self::UpdatePending | Self::Stopped | Self::Suspended => false,
-            Self::Starting | Self::Stopping | Self::Removing => false,
-            Self::Unschedulable | Self::SchedulingGated | Self::ImagePull | Self::Config | Self::StartFailed => true,
+            Self::Starting | Self::NodeComing | Self::Stopping | Self::Removing => false,
+            Self::Unschedulable
+            | Self::NoNodeFits
+            | Self::SchedulingGated
+            | Self::ImagePull
+            | Self::Config
+            | Self::StartFailed => true,
             Self::Refused | Self::BackOff | Self::RuntimeUnavailable | Self::NameTaken => true,
             Self::DiskBeingDeleted | Self::DiskLost => true,
         }
@@ -124,7 +136,7 @@ const IMAGE: [&str; 5] =
 const START: [&str; 5] =
     ["CreateContainerError", "RunContainerError", "PreCreateHookError", "PostStartHookError", "CrashLoopBackOff"];
 
-/// How a project is whose Pod is there and has not ended.
+/// How a project is whose Pod is there, has a node and has not ended.
 pub(super) fn of_pod(pod: &Pod, is_current: bool) -> Standing {
     if ready_since(pod).is_some() {
         return match is_current {
@@ -133,15 +145,6 @@ pub(super) fn of_pod(pod: &Pod, is_current: bool) -> Standing {
                 Reason::UpdatePending,
                 "its agent can be reached; what was changed of its spec its next sandbox has (stop it, or delete its Pod)",
             ),
-        };
-    }
-    if let Some(PodCondition { reason, message, .. }) =
-        pod_condition(pod, "PodScheduled").filter(|it| it.status == "False")
-    {
-        let message = message.clone().unwrap_or_else(|| "the scheduler has found no node".to_owned());
-        return match reason.as_deref() {
-            Some("SchedulingGated") => Standing::new(Reason::SchedulingGated, message),
-            _ => Standing::new(Reason::Unschedulable, message),
         };
     }
     for ContainerStateWaiting { reason, message } in waiting(pod) {
@@ -166,7 +169,7 @@ fn waiting(pod: &Pod) -> impl Iterator<Item = &ContainerStateWaiting> {
     containers.flatten().filter_map(|container| container.state.as_ref()?.waiting.as_ref())
 }
 
-fn pod_condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+pub(super) fn pod_condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 

@@ -86,6 +86,7 @@ impl World {
             classes: &self.classes,
             runtime_classes: &self.runtime_classes,
             refusal: self.refusal.as_deref(),
+            heard: Heard::default(),
             settings: &self.settings,
             now: self.now,
         })

@@ -127,18 +127,21 @@ impl Projects {
                 match (reason.as_str(), state) {
                     ("RuntimeUnavailable", _) => return Err(ErrorKind::RuntimeUnavailable(message).into()),
                     (_, Some(State::Failed | State::Removing)) => return start(reason, message),
-                    ("ImagePull" | "Config" | "StartFailed" | "Refused" | "BackOff", _) => {
+                    ("ImagePull" | "Config" | "StartFailed" | "Refused" | "BackOff" | "NoNodeFits", _) => {
                         let since = match &troubled {
                             Some((same, since)) if *same == reason => *since,
                             _ => Instant::now(),
                         };
                         if since.elapsed() >= PATIENCE {
-                            return start(reason, message);
+                            return match reason.as_str() {
+                                "NoNodeFits" => Err(ErrorKind::NoCapacity(message).into()),
+                                _ => start(reason, message),
+                            };
                         }
                         wake = deadline.min(since + PATIENCE);
                         troubled = Some((reason, since));
                     }
-                    ("Unschedulable", _) if Instant::now() >= deadline => {
+                    ("Unschedulable" | "NodeComing", _) if Instant::now() >= deadline => {
                         return Err(ErrorKind::NoCapacity(message).into());
                     }
                     _ => {}

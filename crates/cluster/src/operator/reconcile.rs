@@ -73,6 +73,7 @@ fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> Decis
     let claim = claim(sight, project, pod.as_deref());
     let new = pod.is_none() && claim.is_none() && project.spec.desired_state == DesiredState::Running;
     let spare = new.then(|| context.pools.spare(project, sight, &context.settings)).flatten();
+    let known = sight.words.known(project, pod.as_deref());
     let decision = decide(&Observed {
         project,
         pod: pod.as_deref(),
@@ -82,6 +83,7 @@ fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> Decis
         classes: &sight.classes.state(),
         runtime_classes: &runtime_classes(sight),
         refusal,
+        heard: known.heard(),
         settings: &context.settings,
         now: Timestamp::now(),
     });

@@ -6,7 +6,7 @@ use std::future::Future;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::OperatorError;
+use super::events::{self, Words};
 use crate::render::{MANAGED_BY, POOL_LABEL, PROJECT_LABEL};
 use crate::resources::{IsolationClass, Project, ProjectTemplate, WarmPool};
 
@@ -32,6 +33,7 @@ pub(super) struct Sight {
     pub runtime_classes: Store<RuntimeClass>,
     pub templates: Store<ProjectTemplate>,
     pub pools: Store<WarmPool>,
+    pub words: Words,
 }
 
 /// What something changed of.
@@ -66,7 +68,8 @@ pub(super) async fn check(client: &Client) -> Result<(), OperatorError> {
     one::<NetworkPolicy>(client, "networkpolicies").await?;
     one::<ProjectTemplate>(client, "projecttemplates.garth.dev").await?;
     one::<WarmPool>(client, "warmpools.garth.dev").await?;
-    one::<RuntimeClass>(client, "runtimeclasses").await
+    one::<RuntimeClass>(client, "runtimeclasses").await?;
+    one::<Event>(client, "events").await
 }
 
 /// Begins to look. The last of what it returns is to be awaited beside the rest: it keeps the copies, and never ends.
@@ -76,10 +79,14 @@ pub(super) fn open(client: &Client) -> (Sight, Changes<Project>, Changes<WarmPoo
     let mut watches: SelectAll<BoxStream<'static, About>> = SelectAll::new();
     let ours = || watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let all = watcher::Config::default;
+    let projects = watch(&mut watches, watcher(Api::all(client.clone()), all()), |project: &Project| {
+        vec![About::Project(ObjectRef::from_obj(project))]
+    });
+    let (words, news) = events::listen(client, &projects);
+    watches.push(news.map(About::Project).boxed());
     let sight = Sight {
-        projects: watch(&mut watches, watcher(Api::all(client.clone()), all()), |project: &Project| {
-            vec![About::Project(ObjectRef::from_obj(project))]
-        }),
+        projects,
+        words,
         pods: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<Pod>),
         claims: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<PersistentVolumeClaim>),
         policies: watch(&mut watches, watcher(Api::all(client.clone()), ours()), about::<NetworkPolicy>),

@@ -258,6 +258,9 @@ pub struct SandboxStatus {
     /// Since when its agent could be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// Since when it waits for a node, while it does; the condition says why, and what is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_since: Option<Time>,
 }
 
 /// A project's disk.

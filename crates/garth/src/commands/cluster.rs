@@ -1,3 +1,5 @@
+mod pools;
+
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::output;
+use pools::PoolOptions;
 
 #[derive(Debug, Args)]
 pub struct Cluster {
@@ -22,7 +25,7 @@ pub enum What {
     /// Print the definitions of Garth's resources, for `kubectl apply -f -`
     Crds,
     /// Print all that Garth needs on a cluster, for `kubectl apply -f -`
-    Manifests(Manifests),
+    Manifests(Box<Manifests>),
     /// Write the image of operator, gateway and agents as a docker archive
     Image(Image),
 }
@@ -41,6 +44,8 @@ pub struct Manifests {
     /// Image of projects that name none
     #[arg(long, value_name = "IMAGE", default_value = "debian:12")]
     pub default_image: String,
+    #[command(flatten)]
+    pub pools: PoolOptions,
 }
 
 #[derive(Debug, Args)]
@@ -63,26 +68,48 @@ pub struct Image {
 pub fn run(args: Cluster) -> Result<u8> {
     match args.what {
         What::Crds => print(install::crds()),
-        What::Manifests(Manifests { namespace, projects, image, default_image }) => {
-            print(install::objects(&Install { namespace, projects, image, default_image }))
-        }
+        What::Manifests(args) => manifests(*args),
         What::Image(args) => image(&args),
     }
 }
 
+fn manifests(args: Manifests) -> Result<u8> {
+    let Manifests { namespace, projects, image, default_image, pools } = args;
+    let file = pools.node_groups.clone();
+    let pools = pools.chosen(&namespace)?;
+    let mut objects = install::objects(&Install { namespace, projects, image, default_image });
+    if let (Some(pools), Ok(objects)) = (pools, &mut objects) {
+        let made = install::pools::pools(&pools);
+        objects.extend(made.objects);
+        match (made.groups, file) {
+            (Some(groups), Some(file)) => {
+                let written = std::fs::write(&file, yaml(&[groups])?);
+                written.map_err(|error| Failure::io(format!("cannot write {}", file.display()), &error))?;
+            }
+            (groups, _) => objects.extend(groups),
+        }
+    }
+    print(objects)
+}
+
 fn print(objects: std::result::Result<Vec<Value>, serde_json::Error>) -> Result<u8> {
-    let ours = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failed, "internal", format!("cannot write an object: {error}"))
-    };
+    output::print(&yaml(&objects.map_err(|error| ours(&error))?)?).map(|()| 0)
+}
+
+fn yaml(objects: &[Value]) -> Result<String> {
     let mut text = String::new();
-    for object in objects.map_err(|error| ours(&error))? {
+    for object in objects {
         text.push_str("---\n");
-        text.push_str(&serde_saphyr::to_string(&object).map_err(|error| ours(&error))?);
+        text.push_str(&serde_saphyr::to_string(object).map_err(|error| ours(&error))?);
         if !text.ends_with('\n') {
             text.push('\n');
         }
     }
-    output::print(&text).map(|()| 0)
+    Ok(text)
+}
+
+fn ours(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, "internal", format!("cannot write an object: {error}"))
 }
 
 fn image(args: &Image) -> Result<u8> {

@@ -7,6 +7,7 @@ mod yard;
 
 mod completion;
 mod daemon;
+mod pools;
 mod processes;
 mod projects;
 mod setup;

@@ -102,7 +102,7 @@ pub fn operator(lab: &Lab, identity: &str) -> Process {
 }
 
 /// What `garth cluster manifests` prints, without what would run in the cluster: that runs beside it here.
-fn rights(projects: &str) -> String {
+pub fn rights(projects: &str) -> String {
     let mut command = Command::new(program());
     let all = garth(command.args(["cluster", "manifests", "--namespace", HOME, "--projects", projects]));
     let kept = all.split("---\n").filter(|object| !object.contains("kind: Deployment"));

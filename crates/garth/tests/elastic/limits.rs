@@ -1,0 +1,42 @@
+//! Projects that no autoscaler can help: each says so, and what does.
+
+use garth_spec::Runtime;
+
+use crate::field::{Field, ready};
+
+#[test]
+fn a_pool_at_its_limit_is_named_until_it_is_raised() {
+    let Some(field) = Field::open("a_pool_at_its_limit_is_named_until_it_is_raised") else { return };
+    // One machine, whose own disk has room for five.
+    field.pools(&[Runtime::Default], 4);
+    field.projects(Runtime::Default, 0..8);
+    field.until("three without room", || {
+        (field.count(Runtime::Default, "Running"), field.count(Runtime::Default, "NoNodeFits")) == (5, 3)
+    });
+    let refused = field.all(Runtime::Default);
+    for condition in refused.values().map(ready).filter(|condition| condition["reason"] == "NoNodeFits") {
+        let said = condition["message"].as_str().unwrap_or_default();
+        assert!(said.contains("karpenter can make none for it"), "{said}");
+        assert!(said.contains("Its pool is at its limit: raise it"), "{said}");
+    }
+    assert_eq!(field.nodes(Runtime::Default).len(), 1);
+    let raised = r#"{"spec":{"limits":{"cpu":"64"}}}"#;
+    field.lab.run(&["patch", "nodepool", "garth-default", "--type=merge", "-p", raised]).expect("raised");
+    field.until("room for all", || field.count(Runtime::Default, "Running") == 8);
+}
+
+#[test]
+fn a_runtime_that_no_pool_has_is_said_with_the_labels_that_are_missing() {
+    let test = "a_runtime_that_no_pool_has_is_said_with_the_labels_that_are_missing";
+    let Some(field) = Field::open(test) else { return };
+    field.pools(&Runtime::ALL, 64);
+    field.lab.run(&["delete", "nodepool", "garth-microvm"]).expect("deleted");
+    field.lab.add_fake_node("of-another-kind", &[]).expect("a node");
+    field.projects(Runtime::Microvm, 0..1);
+    let said = field.comes_to("microvm-0", "NoNodeFits");
+    assert!(said.contains("garth.dev/runtime=microvm, katacontainers.io/kata-runtime=true"), "{said}");
+    assert!(said.contains("No pool makes such nodes"), "{said}");
+    // Another project is none the worse for it.
+    field.projects(Runtime::Default, 0..1);
+    field.comes_to("default-0", "Running");
+}
