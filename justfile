@@ -19,8 +19,9 @@ cluster-down *folder:
 bench *args:
     benches/run {{args}}
 
-# Writes the generated files again: docs/openapi.json, docs/cli.md, docs/sysbox.md.
+# Writes the generated files again: docs/openapi.json, docs/cli.md, docs/sysbox.md, docs/conformance.md.
 generate:
     GARTH_REGENERATE=1 cargo test -p garth-server --lib contract
     GARTH_REGENERATE=1 cargo test -p garth --test generated
     GARTH_REGENERATE=1 cargo test -p garth --test sysbox
+    GARTH_REGENERATE=1 cargo test -p garth --test conformance

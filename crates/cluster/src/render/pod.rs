@@ -191,7 +191,7 @@ fn config(project: &Project, user: User) -> String {
             User::Root => "root".to_owned(),
         },
         workdir: Some(spec.workdir.clone().unwrap_or_else(|| spec.disk.path.clone())),
-        no_new_privs: user == User::Unprivileged,
+        no_new_privs: spec.no_new_privs || user == User::Unprivileged,
         ..AgentConfig::default()
     };
     serde_json::to_string(&config).expect("a configuration is text and numbers")
