@@ -13,7 +13,7 @@ use kube::runtime::controller;
 
 use crate::render::Settings;
 
-pub use lease::LeaseError;
+pub use lease::{LeaseError, NAME as LEASE_NAME};
 
 /// What an operator needs to know.
 #[derive(Debug, Clone)]

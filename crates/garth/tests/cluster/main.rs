@@ -7,7 +7,9 @@
 mod yard;
 
 mod access;
+mod doctor;
 mod faults;
+mod installed;
 mod projects;
 mod refused;
 mod runtimes;
