@@ -151,7 +151,7 @@ fn is_ready(node: &Node) -> bool {
 
 const DEFAULT_STORAGE: &str = "storageclass.kubernetes.io/is-default-class";
 
-fn default_storage(there: &Vec<StorageClass>) -> Finding {
+fn default_storage(there: &[StorageClass]) -> Finding {
     let name = "default StorageClass";
     let is_default =
         |class: &&StorageClass| class.annotations().get(DEFAULT_STORAGE).is_some_and(|word| word == "true");
