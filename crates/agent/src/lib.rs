@@ -94,7 +94,8 @@ struct Shared {
 impl Shared {
     /// Of an agent that has everything it needs.
     fn new(config: AgentConfig, state_dir: OwnedFd) -> std::io::Result<Arc<Self>> {
-        let users = Arc::new(Users::of("/etc"));
+        let home = config.env.iter().rev().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+        let users = Arc::new(Users::of("/etc").with_home(home));
         let processes = Arc::new(Processes::new(config.clone(), Arc::clone(&users), state_dir)?);
         Ok(Arc::new(Self { config, processes, users, started_at_ms: process::now_ms() }))
     }

@@ -18,7 +18,7 @@ pub struct User {
     pub identity: Identity,
     /// The login name; the number as text when it has none.
     pub name: String,
-    /// The home directory; `/` when it has none.
+    /// The home directory; `/` when it has none, or what the sandbox says.
     pub home: String,
 }
 
@@ -35,12 +35,20 @@ pub struct UnknownUser {
 #[derive(Debug, Clone)]
 pub struct Users {
     etc: PathBuf,
+    /// The home of those who are not in the files.
+    home: String,
 }
 
 impl Users {
     /// Users of the `passwd` and `group` files in this directory.
     pub fn of(etc: impl AsRef<Path>) -> Self {
-        Self { etc: etc.as_ref().to_owned() }
+        Self { etc: etc.as_ref().to_owned(), home: "/".to_owned() }
+    }
+
+    /// Users who are not in the files have this home, if any.
+    #[must_use]
+    pub fn with_home(self, home: Option<String>) -> Self {
+        Self { home: home.unwrap_or(self.home), ..self }
     }
 
     /// The user of `name`, `uid`, `name:group` or `uid:gid`. A number need not be in the files; its group is then 0.
@@ -48,11 +56,9 @@ impl Users {
         let passwd = self.read("passwd");
         let groups = self.read("group");
         let (name, group) = text.split_once(':').map_or((text, None), |(name, group)| (name, Some(group)));
-        let mut user = by_name(&passwd, name).or_else(|| by_number(&passwd, name)).ok_or_else(|| UnknownUser {
-            kind: "user",
-            name: name.to_owned(),
-            file: "/etc/passwd",
-        })?;
+        let mut user = by_name(&passwd, name)
+            .or_else(|| by_number(&passwd, name, &self.home))
+            .ok_or_else(|| UnknownUser { kind: "user", name: name.to_owned(), file: "/etc/passwd" })?;
         match group.filter(|group| !group.is_empty()) {
             Some(group) => {
                 user.identity.gid = group_number(&groups, group).ok_or_else(|| UnknownUser {
@@ -118,11 +124,11 @@ fn by_name(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().filter_map(user).find(|user| user.name == name)
 }
 
-fn by_number(passwd: &str, text: &str) -> Option<User> {
+fn by_number(passwd: &str, text: &str, home: &str) -> Option<User> {
     // 2^32 - 1 means "unchanged" to setresuid(2).
     let uid: u32 = text.parse().ok().filter(|uid| *uid != u32::MAX)?;
     let unnamed =
-        User { identity: Identity { uid, gid: 0, groups: Vec::new() }, name: uid.to_string(), home: "/".to_owned() };
+        User { identity: Identity { uid, gid: 0, groups: Vec::new() }, name: uid.to_string(), home: home.to_owned() };
     Some(passwd.lines().filter_map(user).find(|user| user.identity.uid == uid).unwrap_or(unnamed))
 }
 

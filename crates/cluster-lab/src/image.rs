@@ -70,6 +70,13 @@ impl Image {
         Self { name: name.to_owned(), content, entrypoint: Vec::new(), env }.entrypoint(entrypoint)
     }
 
+    /// Writes a docker-archive of it.
+    pub fn save(&self, archive: &Path) -> Result<()> {
+        let layer = archive.with_extension("layer");
+        self.write_archive(&mut create(archive)?, &mut create(&layer)?).with_context(|| self.name.clone())?;
+        fs::remove_file(layer).context("a layer")
+    }
+
     /// Its only layer.
     fn write_layer(&self, to: impl Write) -> Result<()> {
         let mut layer = tar::Builder::new(to);
@@ -122,15 +129,10 @@ impl Image {
 impl Lab {
     /// Gives the node an image.
     pub fn import(&self, image: &Image) -> Result<()> {
-        let [archive, layer] = ["image.tar", "layer.tar"].map(|name| self.state().join(name));
-        let create = |path: &Path| {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(true).open(path)
-        };
-        image.write_archive(&mut create(&archive)?, &mut create(&layer)?).with_context(|| image.name.clone())?;
+        let archive = self.state().join("image.tar");
+        image.save(&archive)?;
         self.import_archive(&archive)?;
-        fs::remove_file(archive)?;
-        fs::remove_file(layer).context("a layer")
+        fs::remove_file(archive).context("an archive")
     }
 
     /// Gives the node the images of a docker-archive or an OCI archive.
@@ -140,11 +142,19 @@ impl Lab {
     }
 }
 
+fn create(path: &Path) -> std::io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(true).open(path)
+}
+
 fn header(kind: tar::EntryType, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(0);
+    // Garth's own import takes no number that is left blank.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header
 }
 

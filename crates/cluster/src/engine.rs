@@ -245,9 +245,24 @@ impl Engine {
         change: impl Fn(&ProjectSpec) -> ProjectSpec,
     ) -> Result<Changed, Error> {
         self.check_open()?;
-        let project = self.shared.projects.find(name)?;
-        check_stays(&project)?;
-        let before = spec(&project, &self.shared.config.default_image);
+        let mut project = self.shared.projects.find(name)?;
+        loop {
+            match self.try_change(&project, &change).await? {
+                Some(changed) => return Ok(changed),
+                // The operator or another gateway was faster.
+                None => project = self.shared.projects.later(&project, NOTICED_WITHIN).await?,
+            }
+        }
+    }
+
+    /// As [`Self::change`]; nothing if the project is no longer of this version.
+    async fn try_change(
+        &self,
+        project: &Project,
+        change: impl Fn(&ProjectSpec) -> ProjectSpec,
+    ) -> Result<Option<Changed>, Error> {
+        check_stays(project)?;
+        let before = spec(project, &self.shared.config.default_image);
         let after = change(&before);
         let mut asked = translate::asked(&after, &self.shared.config)?;
         translate::keep(&mut asked, &project.spec);
@@ -255,15 +270,22 @@ impl Engine {
         if stopped {
             asked.desired_state = DesiredState::Stopped;
         }
-        let mut target = Project { spec: asked, ..(*project).clone() };
+        let mut target = Project { spec: asked, ..project.clone() };
         translate::set_labels(&mut target, &after.labels);
-        let patch = translate::merge_patch(&*project, &target)?;
-        let changed = self.api().patch(name.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let patch = translate::merge_patch(project, &target)?;
+        let patched = self.api().patch(&project.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+        let changed = match patched {
+            Err(kube::Error::Api(status)) if status.reason == "Conflict" => return Ok(None),
+            patched => patched?,
+        };
+        if changed.resource_version() != project.resource_version() {
+            self.shared.projects.later(project, NOTICED_WITHIN).await?;
+        }
         let project = match stopped {
             true => self.shared.projects.stopped(&changed, STOPPED_WITHIN).await?,
             false => self.shared.projects.settled(&changed, NOTICED_WITHIN).await?,
         };
-        Ok(Changed { project, before, stopped })
+        Ok(Some(Changed { project, before, stopped }))
     }
 
     /// A way to the agent of a project's sandbox, which is started where the policy says so.

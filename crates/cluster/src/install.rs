@@ -2,6 +2,7 @@
 
 mod archive;
 pub mod pools;
+mod rights;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
@@ -17,6 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use archive::{image, needs_loader};
+pub use rights::{Right, rights};
 
 use crate::render::{MANAGED_BY, NAME};
 use crate::resources::{GROUP, definitions};
@@ -33,6 +35,9 @@ pub struct Install {
     /// The image of projects that name none.
     pub default_image: String,
 }
+
+/// This program in the image. Not `/garth`: the agent's init container mounts what it installs below that directory.
+pub const PROGRAM: &str = "/bin/garth";
 
 /// Where a gateway listens for API clients.
 pub const GATEWAY_PORT: u16 = 7070;
@@ -136,16 +141,17 @@ fn gateway_rules() -> Vec<PolicyRule> {
     ]
 }
 
+/// The roles by which the gateway uses Secrets: their names, namespaces and verbs.
+fn secret_places<'a>(namespace: &'a str, projects: &'a str) -> [(&'static str, &'a str, &'static [&'static str]); 2] {
+    [("garth-gateway-tokens", projects, &["get"]), ("garth-gateway-keys", namespace, &["get", "create", "update"])]
+}
+
 /// What the gateway may do with Secrets: read the tokens of the projects, and keep its own keys.
 fn secrets(install: &Install) -> Result<Vec<Value>, serde_json::Error> {
-    let places = [
-        ("garth-gateway-tokens", &install.projects, vec!["get"]),
-        ("garth-gateway-keys", &install.namespace, vec!["get", "create", "update"]),
-    ];
     let mut objects = Vec::new();
-    for (name, namespace, verbs) in places {
-        let metadata = ObjectMeta { namespace: Some(namespace.clone()), ..named(name, install) };
-        let rules = Some(vec![rule("", &["secrets"], &verbs)]);
+    for (name, namespace, verbs) in secret_places(&install.namespace, &install.projects) {
+        let metadata = ObjectMeta { namespace: Some(namespace.to_owned()), ..named(name, install) };
+        let rules = Some(vec![rule("", &["secrets"], verbs)]);
         objects.push(json("rbac.authorization.k8s.io/v1", "Role", &Role { metadata: metadata.clone(), rules })?);
         let role_ref = role_ref("Role", name);
         let subjects = Some(vec![subject("garth-gateway", install)]);
@@ -219,7 +225,7 @@ fn container(install: &Install, arguments: &[&str]) -> Container {
     Container {
         name: "garth".to_owned(),
         image: Some(install.image.clone()),
-        command: Some(vec!["/garth".to_owned()]),
+        command: Some(vec![PROGRAM.to_owned()]),
         args: Some(arguments.iter().map(|&argument| argument.to_owned()).collect()),
         resources: Some(ResourceRequirements {
             requests: quantities([("cpu", "50m"), ("memory", "64Mi")]),

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod decide;
+pub mod doctor;
 pub mod engine;
 pub mod install;
 pub mod operator;

@@ -17,7 +17,7 @@ use kube::runtime::controller;
 
 use crate::render::Settings;
 
-pub use lease::LeaseError;
+pub use lease::{LeaseError, NAME as LEASE_NAME};
 
 type Failed = controller::Error<apply::Refused, std::convert::Infallible>;
 

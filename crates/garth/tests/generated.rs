@@ -1,19 +1,77 @@
 //! Files in the repository that come from the code are what the code says.
 //! `GARTH_REGENERATE=1 cargo test -p garth --test generated` writes them again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
+
+/// What a command prints.
+#[track_caller]
+fn said(words: &[&str]) -> String {
+    let program = Command::new(env!("CARGO_BIN_EXE_garth")).args(words).env_clear().output().expect("garth runs");
+    assert!(program.status.success(), "{program:?}");
+    String::from_utf8(program.stdout).expect("text")
+}
+
+fn in_repository(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)
+}
+
+/// Compares a file of the repository with what it is to be.
+#[track_caller]
+fn is_up_to_date(file: &str, text: &str) {
+    let path = in_repository(file);
+    if std::env::var_os("GARTH_REGENERATE").is_some() {
+        std::fs::write(&path, text).expect(file);
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == text, "{file} is not what the code says: run `just generate`");
+}
 
 #[test]
 fn the_command_line_reference_is_up_to_date() {
-    let program = Command::new(env!("CARGO_BIN_EXE_garth")).arg("reference").env_clear().output().expect("garth runs");
-    assert!(program.status.success(), "{program:?}");
-    let reference = String::from_utf8(program.stdout).expect("text");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
-    if std::env::var_os("GARTH_REGENERATE").is_some() {
-        std::fs::create_dir_all(file.parent().expect("docs")).expect("docs/");
-        std::fs::write(&file, &reference).expect("docs/cli.md");
+    is_up_to_date("docs/cli.md", &said(&["reference"]));
+}
+
+const CHART: &str = "deploy/helm/garth";
+
+#[test]
+fn the_chart_is_the_manifests_with_values_in_them() {
+    let values = ["--image", "{{ .Values.image }}", "--projects", "{{ .Values.projects }}"];
+    let more = ["--namespace", "{{ .Release.Namespace }}", "--default-image", "{{ .Values.defaultImage }}"];
+    let all = said(&[&["cluster", "manifests"][..], &values, &more].concat());
+    // The definitions are applied before all else, and the namespace is the installer's.
+    let apart =
+        |object: &&str| object.contains("kind: CustomResourceDefinition") || object.contains("kind: Namespace\n");
+    let objects: Vec<&str> = all.split("---\n").filter(|object| !object.is_empty() && !apart(object)).collect();
+    let template =
+        format!("---\n{}", objects.join("---\n")).replace("replicas: 2\n", "replicas: {{ .Values.replicas }}\n");
+    is_up_to_date(&format!("{CHART}/templates/garth.yaml"), &template);
+    is_up_to_date(&format!("{CHART}/crds/garth.yaml"), &said(&["cluster", "crds"]));
+}
+
+#[test]
+fn the_chart_by_its_own_values_is_what_the_manifests_are() {
+    let chart = |file: &str| std::fs::read_to_string(in_repository(CHART).join(file)).expect(file);
+    let values: Value = serde_saphyr::from_str(&chart("values.yaml")).expect("values");
+    let mut rendered = chart("templates/garth.yaml").replace("{{ .Release.Namespace }}", "garth");
+    for (name, value) in values.as_object().expect("a map") {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let placeholder = format!("{{{{ .Values.{name} }}}}");
+        assert!(rendered.contains(&placeholder), "nothing uses the value {name}");
+        rendered = rendered.replace(&placeholder, &value);
     }
-    let committed = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(committed == reference, "docs/cli.md is not what the code says: run `just generate`");
+    let installed = objects(&said(&["cluster", "manifests"]));
+    let mut charted = objects(&chart("crds/garth.yaml"));
+    charted.extend(objects(&rendered));
+    for object in installed {
+        let is_the_installers = object["kind"] == "Namespace";
+        assert!(charted.contains(&object) || is_the_installers, "the chart has no {}", object["metadata"]);
+    }
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    let documents = text.split("---\n").filter(|document| !document.trim().is_empty());
+    documents.map(|document| serde_saphyr::from_str(document).expect("an object")).collect()
 }

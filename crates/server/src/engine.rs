@@ -168,7 +168,10 @@ impl Engine {
     ) -> Result<Project, Failure> {
         match self {
             Self::Local(engine) => Ok(view::project(&*engine.stop(name, grace).await?)),
-            Self::Cluster(engine) => Ok(cluster::project(engine, &*engine.stop(name).await?)),
+            Self::Cluster(engine) => {
+                cluster::no_grace(grace)?;
+                Ok(cluster::project(engine, &*engine.stop(name).await?))
+            }
         }
     }
 
@@ -179,7 +182,10 @@ impl Engine {
     ) -> Result<Project, Failure> {
         match self {
             Self::Local(engine) => Ok(view::project(&*engine.restart(name, grace).await?)),
-            Self::Cluster(engine) => Ok(cluster::project(engine, &*engine.restart(name).await?)),
+            Self::Cluster(engine) => {
+                cluster::no_grace(grace)?;
+                Ok(cluster::project(engine, &*engine.restart(name).await?))
+            }
         }
     }
 

@@ -3,8 +3,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a project or an image, in bytes: a name is also a hostname label (RFC 1123: 63).
+/// The longest name of a project, in bytes: it is also a hostname label (RFC 1123: 63).
 const LONGEST: usize = 63;
+
+/// The longest name of an image: a registry's, a repository's of 255 bytes at most, a tag or a digest.
+const LONGEST_IMAGE: usize = 512;
 
 /// A name that Garth does not take, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +19,18 @@ pub struct InvalidName {
     why: &'static str,
 }
 
-fn check(text: &str, also: &[u8]) -> Result<(), InvalidName> {
+fn check(text: &str, also: &[u8], longest: usize) -> Result<(), InvalidName> {
     let refuse = |why| Err(InvalidName { name: text.chars().take(80).collect(), why });
     let bytes = text.as_bytes();
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
         return refuse("it is empty");
     };
-    if bytes.len() > LONGEST {
-        return refuse("it is longer than 63 characters");
+    if bytes.len() > longest {
+        return refuse(if longest == LONGEST {
+            "it is longer than 63 characters"
+        } else {
+            "it is longer than 512 characters"
+        });
     }
     if !text.is_ascii() {
         return refuse("it has a character outside a-z, 0-9 and '-'; look-alikes from other alphabets count");
@@ -41,11 +48,15 @@ fn check(text: &str, also: &[u8]) -> Result<(), InvalidName> {
     if !plain(last) {
         return refuse("it does not end with a letter or digit");
     }
+    // What a path would take for something else.
+    if text.contains("//") || text.contains("..") {
+        return refuse("it has '//' or '..'");
+    }
     Ok(())
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $also:expr) => {
+    ($(#[$doc:meta])* $name:ident, $also:expr, $longest:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -69,7 +80,7 @@ macro_rules! name {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                check(text, $also).map(|()| Self(text.to_owned()))
+                check(text, $also, $longest).map(|()| Self(text.to_owned()))
             }
         }
 
@@ -91,11 +102,12 @@ macro_rules! name {
 
 name! {
     /// What a user calls a project: a hostname label, so that it is the sandbox's hostname too.
-    ProjectName, b""
+    ProjectName, b"", LONGEST
 }
 name! {
-    /// What a user calls an image: as a project name, with `.`, `_` and `:` inside (`debian:12`).
-    ImageName, b"._:"
+    /// What a user calls an image: as a project name, with `.`, `_`, `:`, `/` and `@` inside (`debian:12`,
+    /// `registry.example/team/app:1`).
+    ImageName, b"._:/@", LONGEST_IMAGE
 }
 
 impl ImageName {
@@ -133,6 +145,12 @@ mod tests {
         for text in ["a", "web-1", "acc12345", &"a".repeat(63)] {
             assert!(text.parse::<ProjectName>().is_ok(), "{text}");
         }
-        assert!("debian:12.5_slim".parse::<ImageName>().is_ok());
+        let digest = format!("registry.example:5000/team/app@sha256:{}", "0".repeat(64));
+        for text in ["debian:12.5_slim", "localhost/app:1", &digest] {
+            assert!(text.parse::<ImageName>().is_ok(), "{text}");
+        }
+        for text in ["/etc/x", "a//b", "a/../b", "a/", &"a".repeat(513)] {
+            assert!(text.parse::<ImageName>().is_err(), "{text}");
+        }
     }
 }

@@ -110,7 +110,13 @@ impl Plan {
             return Ok(());
         }
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        Ok(rustix::fs::fchown(fd, Some(uid), Some(gid))?)
+        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|errno| match errno {
+            rustix::io::Errno::PERM => {
+                let message = "the sandbox's processes run as one user, and none may become another";
+                Failure::new(FailReason::FAIL_REASON_PERMISSION, message)
+            }
+            other => other.into(),
+        })
     }
 }
 

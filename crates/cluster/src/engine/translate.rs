@@ -49,6 +49,7 @@ pub(super) fn asked(spec: &ProjectSpec, config: &EngineConfig) -> Result<resourc
         env: spec.env.clone(),
         env_from_secrets: Vec::new(),
         workdir: spec.workdir.clone(),
+        no_new_privs: spec.no_new_privs,
         disk: resources::DiskSpec::default(),
         idle: resources::IdleSpec::default(),
         ephemeral: false,
@@ -122,6 +123,7 @@ pub fn spec(project: &Project, default_image: &str) -> ProjectSpec {
         network: spec.network.parse().unwrap_or_default(),
         env: spec.env.clone(),
         workdir: spec.workdir.clone(),
+        no_new_privs: spec.no_new_privs,
         labels: labels(project),
         ..ProjectSpec::default()
     }

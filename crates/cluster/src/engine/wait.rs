@@ -75,6 +75,24 @@ impl Projects {
         self.until(project, within, |_, status| status.state.is_some()).await
     }
 
+    /// Waits until the copy has another version of a project than this, which is a later one.
+    pub(super) async fn later(&self, project: &Project, within: Duration) -> Result<Arc<Project>, Error> {
+        let mut changed = self.changed.clone();
+        let deadline = Instant::now() + within;
+        loop {
+            let there = self.store.find(|other| other.uid() == project.uid());
+            let there = there.ok_or_else(|| ErrorKind::BeingRemoved(project.name_any()))?;
+            if there.resource_version() != project.resource_version() {
+                return Ok(there);
+            }
+            match tokio::time::timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(ErrorKind::Api.into()),
+                Err(_) => return Err(self.late(project)),
+            }
+        }
+    }
+
     /// Waits until the project has no sandbox.
     pub(super) async fn stopped(&self, project: &Project, within: Duration) -> Result<Arc<Project>, Error> {
         let rests = |_: &Project, status: &ProjectStatus| {

@@ -13,6 +13,7 @@ use tar::{Builder, Header};
 pub fn image(name: &str, programs: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     directory(&mut layer, "tmp/", 0o1777)?;
+    directory(&mut layer, "bin/", 0o755)?;
     for (name, program) in programs {
         file(&mut layer, name, 0o755, program)?;
     }
@@ -21,7 +22,7 @@ pub fn image(name: &str, programs: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     let config = json!({
         "architecture": match std::env::consts::ARCH { "aarch64" => "arm64", "x86_64" => "amd64", other => other },
         "os": "linux",
-        "config": { "Env": ["PATH=/"], "WorkingDir": "/" },
+        "config": { "Env": ["PATH=/bin"], "WorkingDir": "/" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
     });
     let config = serde_json::to_vec(&config)?;

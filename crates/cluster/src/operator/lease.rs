@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 
 /// The lease's name.
-const NAME: &str = "garth-operator";
+pub const NAME: &str = "garth-operator";
 /// Unchanged for so long, it is anyone's.
 const DURATION: Duration = Duration::from_secs(15);
 /// Not renewed for so long, its holder stops.

@@ -245,7 +245,7 @@ fn config(project: &Project, user: User, settings: &Settings) -> String {
             User::Root => "root".to_owned(),
         },
         workdir: Some(spec.workdir.clone().unwrap_or_else(|| spec.disk.path.clone())),
-        no_new_privs: user == User::Unprivileged,
+        no_new_privs: spec.no_new_privs || user == User::Unprivileged,
         suspend_after_seconds: suspend_after.filter(|seconds| *seconds > 0),
         ..AgentConfig::default()
     };

@@ -52,6 +52,7 @@ impl ProjectTemplateSpec {
             workdir: None,
             disk,
             idle: IdleSpec::default(),
+            no_new_privs: false,
             ephemeral: false,
         };
         Project::new(name, spec)

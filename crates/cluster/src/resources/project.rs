@@ -59,6 +59,9 @@ pub struct ProjectSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("workdir starts with '/'"))]
     pub workdir: Option<String>,
+    /// Set-user-id programs gain nothing, as is always so where user 1000 runs the processes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privs: bool,
     /// Its disk.
     #[serde(default)]
     pub disk: DiskSpec,

@@ -119,7 +119,7 @@ fn image(args: &Image) -> Result<u8> {
         false => Some(own_program()?),
     };
     let mut files = vec![("garth-agent", garth_agent_binary::AGENT)];
-    files.extend(program.as_deref().map(|program| ("garth", program)));
+    files.extend(program.as_deref().map(|program| (install::PROGRAM.trim_start_matches('/'), program)));
     let archive = install::image(&args.name, &files).map_err(|error| failed(&error))?;
     let mut file = File::create(&args.output).map_err(|error| failed(&error))?;
     file.write_all(&archive).and_then(|()| file.sync_all()).map_err(|error| failed(&error))?;

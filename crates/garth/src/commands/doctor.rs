@@ -1,8 +1,11 @@
+mod cluster;
+
 use std::fmt::Write as _;
 
 use clap::Args;
 use garth_agent_binary::AGENT;
 use garth_api::{Doctor as Report, Finding};
+use garth_cluster::doctor::Where;
 use garth_server::GuestConfig;
 use garth_spec::Runtime;
 
@@ -13,11 +16,25 @@ use crate::output::cell;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ends with 8 when the default runtime does not work here, with 7 when no daemon can be started."
+    after_help = "Ends with 8 when the default runtime does not work here, or something of the cluster does not, with 7 when\nno daemon can be started or no API server answers."
 )]
-pub struct Doctor {}
+pub struct Doctor {
+    /// Look at the cluster that KUBECONFIG or the Pod's account leads to, instead of this machine
+    #[arg(long)]
+    pub cluster: bool,
+    /// Namespace of the operator and the gateway
+    #[arg(long, value_name = "NAME", default_value = "garth", requires = "cluster")]
+    pub namespace: String,
+    /// Namespace of the projects
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "cluster")]
+    pub projects: String,
+}
 
-pub async fn run(context: &Context, _: Doctor) -> Result<u8> {
+pub async fn run(context: &Context, args: Doctor) -> Result<u8> {
+    if args.cluster {
+        let Doctor { namespace, projects, .. } = args;
+        return cluster::run(context, &Where { namespace, projects }).await;
+    }
     let asked = context.ask(Repeat::Safe, async |client| client.doctor().await).await;
     // Where no daemon can start, what is missing is what one wants to know.
     let report = match &asked {

@@ -5,6 +5,9 @@
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
+#[path = "../support/terminal.rs"]
+mod screen;
+
 mod completion;
 mod daemon;
 mod pools;

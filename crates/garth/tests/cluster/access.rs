@@ -4,18 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, address};
 use crate::yard::{Done, finish, program};
 
-/// The address at which the gateway listens for callers with keys.
-fn address(stage: &Stage) -> String {
-    let log = std::fs::read_to_string(stage.data_dir().join("log")).expect("its log");
-    let from = log.find("127.0.0.1:").expect("an address");
-    log[from..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()
-}
-
 fn with_key(stage: &Stage, key: &str, args: &[&str]) -> Done {
-    let host = format!("http://{}", address(stage));
+    let host = format!("http://{}", address(stage.data_dir()));
     finish(Command::new(program()).args(args).env("GARTH_HOST", host).env("GARTH_API_KEY", key), b"")
 }
 

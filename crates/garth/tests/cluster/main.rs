@@ -7,8 +7,10 @@
 mod yard;
 
 mod access;
+mod doctor;
 mod faults;
 mod idle;
+mod installed;
 mod pools;
 mod projects;
 mod refused;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Process(Child);
 
 impl Process {
     /// Starts what the command says; a shell looks after it, until nobody holds the shell's standard input any more.
-    fn start(command: &Command) -> Self {
+    pub fn start(command: &Command) -> Self {
         let mut shell = Command::new("sh");
         let script = "\"$@\" & exec 2>/dev/null; read -r _; kill -9 $!";
         shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
@@ -141,7 +141,7 @@ impl Stage {
         Self { lab, namespace, dir, gateway, _turn: turn }
     }
 
-    pub fn data_dir(&self) -> &std::path::Path {
+    pub fn data_dir(&self) -> &Path {
         self.dir.path()
     }
 
@@ -152,13 +152,17 @@ impl Stage {
         self.gateway = gateway(&self.namespace, &kubeconfig, self.dir.path());
     }
 
+    /// Where its gateway answers.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.dir.path().join("garth.sock").display())
+    }
+
     pub fn garth(&self, args: &[&str]) -> Done {
         self.garth_with(args, b"")
     }
 
     pub fn garth_with(&self, args: &[&str], input: &[u8]) -> Done {
-        let host = format!("unix://{}", self.dir.path().join("garth.sock").display());
-        finish(Command::new(program()).args(args).env("GARTH_HOST", host), input)
+        finish(Command::new(program()).args(args).env("GARTH_HOST", self.host()), input)
     }
 
     #[track_caller]
@@ -241,7 +245,8 @@ spec:
     }
 }
 
-fn is_possible(test: &str) -> bool {
+/// Whether a cluster can run here; it is said where none can.
+pub fn is_possible(test: &str) -> bool {
     let possible = Lab::is_possible(test);
     if !possible {
         skip(test, "a cluster");
@@ -249,22 +254,34 @@ fn is_possible(test: &str) -> bool {
     possible
 }
 
-fn gateway(namespace: &str, kubeconfig: &PathBuf, dir: &std::path::Path) -> Process {
+fn gateway(namespace: &str, kubeconfig: &PathBuf, dir: &Path) -> Process {
     let mut command = Command::new(program());
     command.args(["serve", "--engine", "kubernetes", "--namespace", namespace, "--own-namespace", HOME]);
     command.args(["--default-image", BUSYBOX, "--start-within", "2m", "--listen", "127.0.0.1:0"]);
     command.env("GARTH_DATA_DIR", dir).env("KUBECONFIG", kubeconfig).env_remove("GARTH_HOST");
-    let mut process = Process::start(&command);
+    serving(&command, dir)
+}
+
+/// A started `garth serve` once it answers; what it said until then is the file `log` of the directory.
+pub fn serving(command: &Command, dir: &Path) -> Process {
+    let mut process = Process::start(command);
     let mut log = BufReader::new(process.0.stderr.take().expect("piped"));
     let mut lines = String::new();
     while !lines.contains("\"ready\"") {
         let read = log.read_line(&mut lines).expect("its log");
-        assert!(read > 0, "the gateway ended: {lines}");
+        assert!(read > 0, "it ended: {lines}");
     }
     std::fs::write(dir.join("log"), &lines).expect("written");
     // A pipe that nobody reads would stop it.
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     process
+}
+
+/// The address at which it listens for callers with keys.
+pub fn address(dir: &Path) -> String {
+    let log = std::fs::read_to_string(dir.join("log")).expect("its log");
+    let from = log.find("127.0.0.1:").expect("an address");
+    log[from..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()
 }
 
 /// What a lease may take to change hands.

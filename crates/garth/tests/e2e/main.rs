@@ -12,6 +12,9 @@ mod level;
 #[path = "../support/pace.rs"]
 mod pace;
 
+#[path = "../support/promises.rs"]
+mod promises;
+
 mod bad_input;
 mod containment;
 mod files;

@@ -1,4 +1,5 @@
 use crate::level::{BOX, Sandbox};
+use crate::promises;
 
 levels! {
     every:
@@ -16,37 +17,19 @@ levels! {
 }
 
 fn stdin_to_stdout_is_byte_exact(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let bytes: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let done = yard.garth_with(&["exec", "-i", BOX, "--", "cat"], &bytes);
-    assert_eq!(done.code, 0);
-    assert!(done.stdout == bytes, "{} bytes came back of {}", done.stdout.len(), bytes.len());
+    promises::stdin_to_stdout_is_byte_exact(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn exit_codes_are_the_programs_own_or_say_whose(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let code = |args: &[&str]| yard.garth(&[&["exec"], args].concat()).code;
-    assert_eq!(code(&[BOX, "--", "sh", "-c", "exit 7"]), 7);
-    assert_eq!(code(&[BOX, "--", "sh", "-c", "kill -TERM $$"]), 143);
-    assert_eq!(code(&[BOX, "--", "/no/such/program"]), 127);
-    assert_eq!(code(&[BOX, "--", "no-such-program"]), 127);
-    assert_eq!(code(&[BOX, "--", "/etc/passwd"]), 126);
-    assert_eq!(code(&[BOX, "--", "/etc"]), 126);
-    assert_eq!(code(&["--timeout", "200ms", BOX, "--", "sleep", "1000"]), 124);
-    assert_eq!(code(&["nobody", "--", "true"]), 125);
+    promises::exit_codes_are_the_programs_own_or_say_whose(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn output_and_errors_are_apart(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let done = yard.garth(&["exec", BOX, "--", "sh", "-c", "echo out; echo err >&2"]);
-    assert_eq!((done.text().as_str(), done.stderr.trim()), ("out", "err"));
+    promises::output_and_errors_are_apart(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn arguments_are_never_parsed_again(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let odd = "a b;$(x) '\"\\ \n*";
-    assert_eq!(yard.ok(&["exec", BOX, "--", "printf", "%s", odd]), odd);
-    assert_eq!(yard.ok(&["exec", BOX, "--", "printf", "%s,", "", "-i", "--json"]), ",-i,--json,");
+    promises::arguments_are_never_parsed_again(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn a_timeout_ends_daemonised_children_too(sandbox: &Sandbox) {
@@ -77,12 +60,7 @@ fn no_zombies_are_left_by_orphans(sandbox: &Sandbox) {
 }
 
 fn logs_replay_from_an_offset_and_follow(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let process = yard.ok(&["exec", "-d", BOX, "--", "sh", "-c", "printf 0123456789; exit 5"]);
-    assert_eq!(yard.garth(&["wait", BOX, &process]).code, 5);
-    assert_eq!(yard.ok(&["logs", BOX, &process]), "0123456789");
-    assert_eq!(yard.ok(&["logs", "--since-offset", "4", BOX, &process]), "456789");
-    assert_eq!(yard.ok(&["logs", "-f", BOX, &process]), "0123456789");
+    promises::logs_replay_from_an_offset_and_follow(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn a_log_flood_keeps_its_end_and_a_bounded_size(sandbox: &Sandbox) {
@@ -95,11 +73,7 @@ fn a_log_flood_keeps_its_end_and_a_bounded_size(sandbox: &Sandbox) {
 }
 
 fn logs_of_an_earlier_sandbox_are_still_there(sandbox: &Sandbox) {
-    let yard = &sandbox.yard;
-    let process = yard.ok(&["exec", "-d", BOX, "--", "sh", "-c", "echo before; exit 4"]);
-    assert_eq!(yard.garth(&["wait", BOX, &process]).code, 4);
-    yard.ok(&["restart", BOX]);
-    assert_eq!(yard.ok(&["logs", BOX, &process]), "before");
+    promises::logs_of_an_earlier_sandbox_are_still_there(&|args, input| sandbox.yard.garth_with(args, input), BOX);
 }
 
 fn env_cwd_and_user_are_as_asked(sandbox: &Sandbox) {

@@ -1,5 +1,7 @@
 //! A cluster's projects as the wire has them.
 
+use std::time::Duration;
+
 use garth_api::{Addresses, DiskUse, Ended, EndedReason, ErrorCode, Project, RuntimeReport};
 use garth_cluster::engine::{self, Engine, ErrorKind, NewProject};
 use garth_cluster::resources;
@@ -59,6 +61,15 @@ pub(super) fn project(engine: &Engine, project: &resources::Project) -> Project 
         started_at: sandbox.and_then(|sandbox| sandbox.started_at.as_ref()).map(time),
         ended: status.ended.as_ref().map(ended),
         verified: None,
+    }
+}
+
+/// A Pod's grace is written in it when it is made.
+pub(super) fn no_grace(grace: Option<Duration>) -> Result<(), Failure> {
+    match grace {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(ErrorCode::Unsupported, "a grace of one's choice is not to be had on a cluster")
+            .hint("leave it out: processes have 10 s; `garth kill` ends one at once")),
     }
 }
 

@@ -64,7 +64,9 @@ pub(crate) async fn import(
 ) -> Result<(StatusCode, Answer<Image>), Failure> {
     let engine = local(&app)?;
     let mut body = Upload::new(body);
-    let imported = if name == ImageName::host() || engine.image(&name).is_ok() {
+    let imported = if name.as_str().contains('/') {
+        Err(Failure::new(ErrorCode::InvalidRequest, format!("an image of this machine has no '/' in its name: {name}")))
+    } else if name == ImageName::host() || engine.image(&name).is_ok() {
         // Said before gigabytes are read; the engine says so again if another import wins meanwhile.
         Err(Failure::new(ErrorCode::AlreadyExists, format!("image {name} exists already")))
     } else {
