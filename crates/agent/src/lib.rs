@@ -8,7 +8,7 @@
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
 //! ```
 //!
-//! One thread does all that must be quick; what may block on a disk runs on a short-lived pool. The agent makes no
+//! One thread does all that must be quick; what may block on a disk runs on a small pool. The agent makes no
 //! namespaces and sets no limits (crate `runtime` did that before), talks to nobody by itself, and authenticates nobody:
 //! who may connect to its socket may do anything in the sandbox.
 #![forbid(unsafe_code)]
@@ -51,8 +51,9 @@ use users::Users;
 /// The envd version whose protocol is spoken; E2B's SDKs read it.
 pub const ENVD_VERSION: &str = "0.6.13";
 
-/// How long an idle thread of the pool stays.
-const POOL_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long an idle thread of the pool stays: as good as for ever. A sandbox may use up its processes, and then no thread
+/// can be made; work waits for one that is there, and without any the agent would end, and the sandbox with it.
+const POOL_KEEP_ALIVE: Duration = Duration::from_secs(u32::MAX as u64);
 /// More blocking work than this waits its turn.
 const POOL: usize = 8;
 
@@ -136,6 +137,8 @@ fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>
         .build()
         .map_err(at("event loop"))?;
     runtime.block_on(async {
+        // The first of them, while there is room.
+        tokio::task::spawn_blocking(|| ());
         let site = Arc::new(site()?);
         let listener = connections.listen().map_err(at("listen"))?;
         let server = server::serve(listener, Arc::clone(&site));

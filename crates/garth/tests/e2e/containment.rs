@@ -1,9 +1,13 @@
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use crate::level::{BOX, DISK, Level, Sandbox};
 use crate::yard::{eventually, skip};
 
 levels! {
     every:
         a_fork_bomb_ends_with_its_sandbox_and_no_neighbour,
+        a_sandbox_whose_processes_are_used_up_goes_on,
         a_memory_hog_dies_alone,
         a_full_disk_is_the_projects_own,
         shared_memory_and_tmpfs_count_as_the_sandboxes_own;
@@ -33,6 +37,29 @@ fn a_fork_bomb_ends_with_its_sandbox_and_no_neighbour(sandbox: &Sandbox) {
         let _ = yard.garth(&["kill", BOX, &bomb]);
     }
     yard.ok(&["restart", BOX]);
+    assert_eq!(sandbox.sh("echo back"), "back");
+}
+
+fn a_sandbox_whose_processes_are_used_up_goes_on(sandbox: &Sandbox) {
+    let yard = &sandbox.yard;
+    let id = || yard.json(&["inspect", BOX])["sandbox_id"].clone();
+    let before = id();
+    // Late, so that nothing of the agent's is left from the start.
+    let fill = "import os, time\ntime.sleep(3)\ntry:\n    while os.fork(): pass\n    time.sleep(1000)\nexcept OSError: pass\n\
+                print('full', flush=True)\ntime.sleep(1000)";
+    let mut filler = yard.command(&["exec", BOX, "--", "python3", "-c", fill]);
+    let mut filler = filler.stdout(Stdio::piped()).spawn().expect("garth");
+    let mut line = String::new();
+    BufReader::new(filler.stdout.take().expect("piped")).read_line(&mut line).expect("its output");
+    assert_eq!(line, "full\n");
+    // Nothing more can be started, and that is said; files do not need it.
+    let done = sandbox.exec(&["true"]);
+    assert!((125..=127).contains(&done.code) && !done.stderr.is_empty(), "{done:?}");
+    let copy = yard.data_dir().join("passwd");
+    yard.ok(&["cp", &format!("{BOX}:/etc/passwd"), copy.to_str().expect("a path")]);
+    assert_eq!(id(), before, "the sandbox ended");
+    yard.ok(&["restart", BOX]);
+    filler.wait().expect("it ends with the sandbox");
     assert_eq!(sandbox.sh("echo back"), "back");
 }
 
