@@ -24,6 +24,13 @@ cluster-install-check:
 bench *args:
     benches/run {{args}}
 
+# Measures Garth on Kubernetes beside agent-sandbox: writes docs/benchmarks-cluster.md. The peer's build takes its time.
+bench-cluster *args:
+    tests/cluster/build
+    tests/cluster/build extras
+    cargo build --release -p garth -p garth-bench-cluster
+    target/release/garth-bench-cluster --garth target/release/garth {{args}}
+
 # Writes the generated files again: docs/openapi.json, docs/cli.md, deploy/helm, docs/sysbox.md, docs/conformance.md.
 generate:
     GARTH_REGENERATE=1 cargo test -p garth-server --lib contract

@@ -1,12 +1,13 @@
 //! Garth in a cluster that is left running: its definitions, its image, an operator and a gateway.
 
 use std::fs::{File, create_dir_all};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use garth_cluster_lab::{Image, Lab, wait_for};
+
+use crate::{Image, Lab, wait_for};
 
 /// The image of agents.
 const GARTH_IMAGE: &str = "localhost/garth:lab";
@@ -17,9 +18,17 @@ const EXAMPLE_IMAGE: &str = "docker.io/library/busybox:1.35";
 /// How long the gateway may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What was installed.
+#[derive(Debug)]
+pub struct Installed {
+    /// Where the gateway listens.
+    pub socket: PathBuf,
+    /// The operator's pid.
+    pub operator: u32,
+}
+
 /// Installs what this program prints and makes, and starts its two services in the cluster's place, with which they end.
-/// Returns where the gateway listens.
-pub fn install(lab: &Lab, garth: &Path) -> Result<String> {
+pub fn install(lab: &Lab, garth: &Path) -> Result<Installed> {
     let archive = lab.state().join("garth.tar");
     let words = ["cluster", "image", "--agent-only", "--name", GARTH_IMAGE, "--output"];
     said(Command::new(garth).args(words).arg(&archive))?;
@@ -29,21 +38,21 @@ pub fn install(lab: &Lab, garth: &Path) -> Result<String> {
     lab.run(&["create", "namespace", "garth"])?;
     let dir = lab.state().join("gateway");
     create_dir_all(&dir)?;
-    start(lab, garth, "operator", &["operator", "--agent-image", GARTH_IMAGE])?;
+    let operator = start(lab, garth, "operator", &["operator", "--agent-image", GARTH_IMAGE])?;
     let dir_word = dir.display().to_string();
     let gateway = ["--data-dir", &dir_word, "serve", "--engine", "kubernetes", "--default-image", EXAMPLE_IMAGE];
     start(lab, garth, "gateway", &gateway)?;
     let socket = dir.join("garth.sock");
     wait_for("the gateway", PATIENCE, || Ok(socket.exists()))?;
-    Ok(format!("unix://{}", socket.display()))
+    Ok(Installed { socket, operator })
 }
 
-fn start(lab: &Lab, garth: &Path, name: &str, words: &[&str]) -> Result<()> {
+fn start(lab: &Lab, garth: &Path, name: &str, words: &[&str]) -> Result<u32> {
     let log = File::create(lab.state().join(format!("garth-{name}.log")))?;
     let mut command = lab.command(garth);
     command.args(words).env("KUBECONFIG", lab.kubeconfig()).env_remove("GARTH_HOST").env_remove("GARTH_DATA_DIR");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().with_context(|| name.to_owned())?;
-    Ok(())
+    let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+    Ok(started.with_context(|| name.to_owned())?.id())
 }
 
 /// What a command prints; it must succeed.

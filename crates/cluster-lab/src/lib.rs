@@ -25,6 +25,7 @@ mod certificates;
 mod component;
 mod control_plane;
 mod extras;
+pub mod garth;
 mod image;
 mod kubeconfig;
 mod kubectl;

@@ -2,13 +2,11 @@
 //! `cluster-lab down` ends all that were, or the one whose folder is named.
 #![forbid(unsafe_code)]
 
-mod garth;
-
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use garth_cluster_lab::{Lab, Lasts, Part, Place};
+use garth_cluster_lab::{Lab, Lasts, Part, Place, garth};
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +36,7 @@ fn up(garth: Option<&Path>) -> Result<()> {
     println!("export KUBECONFIG={}", lab.kubeconfig().display());
     println!("export PATH={}:$PATH", lab.program("").display());
     if let Some(gateway) = gateway {
-        println!("export GARTH_HOST={gateway}");
+        println!("export GARTH_HOST=unix://{}", gateway.socket.display());
     }
     lab.leave();
     Ok(())

@@ -49,6 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("garth-cluster-lab", &[]),
+    ("garth-bench-cluster", &["garth-api", "garth-cluster-lab", "garth-spec"]),
     ("garth-bench", &["garth-api", "garth-kernel", "garth-protocol", "garth-spec"]),
 ];
 
