@@ -75,6 +75,7 @@ impl Pools {
         let class = choose(project, &classes, &runtime_classes(sight)).ok()?;
         let base = render::base(project, class, settings);
         let mut takings = lock(&self.takings);
+        takings.retain(|_, taking| taking.since.elapsed() < SHOWN_WITHIN);
         let is_free = |pod: &Pod| {
             pod.namespace().as_ref() == Some(&namespace)
                 && pod.labels().contains_key(POOL_LABEL)

@@ -55,7 +55,11 @@ pub(super) fn run(
             return Ok(Action::requeue(UNSEEN));
         }
         let refusal = context.refusals.last(&key);
-        let decision = decided(&project, &context, refusal.as_deref());
+        let spare = spare(&project, &context);
+        let decision = decided(&project, &context, refusal.as_deref(), spare.as_deref());
+        if spare.is_some() && !decision.intents.iter().any(|intent| matches!(intent, Intent::TakePod(_))) {
+            context.pools.let_go(&key);
+        }
         for intent in decision.intents {
             apply::apply(&context, &project, intent).await?;
         }
@@ -67,18 +71,25 @@ pub(super) fn run(
     })
 }
 
-fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> Decision {
+/// A sandbox of a pool, set aside for a project that has nothing yet.
+fn spare(project: &Project, context: &Context) -> Option<Arc<Pod>> {
+    let sight = &context.sight;
+    let wanted = project.spec.desired_state == DesiredState::Running && project.metadata.deletion_timestamp.is_none();
+    let pod = pod(sight, project);
+    let is_new = wanted && pod.is_none() && claim(sight, project, None).is_none();
+    is_new.then(|| context.pools.spare(project, sight, &context.settings)).flatten()
+}
+
+fn decided(project: &Project, context: &Context, refusal: Option<&str>, spare: Option<&Pod>) -> Decision {
     let sight = &context.sight;
     let pod = pod(sight, project);
     let claim = claim(sight, project, pod.as_deref());
-    let new = pod.is_none() && claim.is_none() && project.spec.desired_state == DesiredState::Running;
-    let spare = new.then(|| context.pools.spare(project, sight, &context.settings)).flatten();
     let known = sight.words.known(project, pod.as_deref());
-    let decision = decide(&Observed {
+    decide(&Observed {
         project,
         pod: pod.as_deref(),
         claim: claim.as_deref(),
-        spare: spare.as_deref(),
+        spare,
         policy: named(&sight.policies, project, &render::policy_name(&project.name_any())).as_deref(),
         classes: &sight.classes.state(),
         runtime_classes: &runtime_classes(sight),
@@ -86,11 +97,7 @@ fn decided(project: &Project, context: &Context, refusal: Option<&str>) -> Decis
         heard: known.heard(),
         settings: &context.settings,
         now: Timestamp::now(),
-    });
-    if spare.is_some() && !decision.intents.iter().any(|intent| matches!(intent, Intent::TakePod(_))) {
-        context.pools.let_go(&ObjectRef::from_obj(project));
-    }
-    decision
+    })
 }
 
 pub(super) fn runtime_classes(sight: &Sight) -> BTreeSet<String> {
@@ -141,7 +148,8 @@ pub(super) fn after_error(project: Arc<Project>, error: &Refused, context: Arc<C
         if context.pools.is_unseen(&project, &context.sight) {
             return;
         }
-        for intent in decided(&project, &context, Some(&said)).intents {
+        // What is only told of takes nothing from a pool.
+        for intent in decided(&project, &context, Some(&said), None).intents {
             if let Intent::SetStatus(_) | Intent::Tell(_) = &intent
                 && let Err(error) = apply::apply(&context, &project, intent).await
             {
