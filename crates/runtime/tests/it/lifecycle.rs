@@ -1,4 +1,4 @@
-use garth_runtime::ErrorKind;
+use garth_runtime::{ErrorKind, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{Yard, chain, fresh_id, sh};
@@ -55,6 +55,9 @@ fn several_start_at_once() {
                 for dir in [&upper, &work] {
                     std::fs::create_dir(dir).expect("dir");
                 }
+                // A disk is one sandbox's.
+                crate::support::make_disk(&path("disk"));
+                plan.root = Root::Directory(path("disk"));
                 plan.usr = plan.usr.map(|usr| garth_runtime::Overlay { upper, work, ..usr });
                 let sandbox = yard.start_with(&plan);
                 assert_eq!(sh(&sandbox, "echo hello").out, "hello\n");

@@ -137,7 +137,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn make_disk(disk: &Path) {
+pub fn make_disk(disk: &Path) {
     for name in ["etc", "usr", "root", "tmp", "mnt", "var"] {
         std::fs::create_dir_all(disk.join(name)).expect("dir");
     }
