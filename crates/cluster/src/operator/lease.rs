@@ -21,6 +21,10 @@ const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked at, or renewed.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// Refused for so long, it is not to be had. An API server that has just started refuses everybody, until it has read who may
+/// do what.
+const REFUSED_WITHIN: Duration = Duration::from_secs(60);
+
 /// Why a lease was not got, or not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -56,12 +60,15 @@ impl Lease {
     /// Waits until it is free, and takes it.
     pub(super) async fn acquire(self) -> Result<Held, LeaseError> {
         let mut seen: Option<(Option<String>, Instant)> = None;
+        let mut allowed = Instant::now();
         loop {
             match self.look(&mut seen).await {
                 Ok(Some(record)) => return Ok(Held { lease: self, record, renewed: Instant::now() }),
-                Ok(None) => {}
+                Ok(None) => allowed = Instant::now(),
                 // No right to it: waiting does not help.
-                Err(error) if is_refusal(&error) => return Err(LeaseError::Refused(error)),
+                Err(error) if is_refusal(&error) && allowed.elapsed() >= REFUSED_WITHIN => {
+                    return Err(LeaseError::Refused(error));
+                }
                 Err(error) => tracing::warn!(%error, "the lease cannot be looked at"),
             }
             tokio::time::sleep(EVERY).await;
