@@ -52,7 +52,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     ensure!(Lab::is_possible("the benchmark") && Lab::has_extras("the benchmark"), "see above");
     let lab = Lab::with_node()?;
-    let installed = garth::install(&lab, &options.garth)?;
+    let installed = garth::install(&lab, &std::path::absolute(&options.garth)?)?;
     let mut table = Table::default();
     node::measure(&lab, &installed.socket, options.starts, &mut table).await?;
     way::measure(&lab, &installed.socket, &mut table).await?;
