@@ -121,6 +121,8 @@ pub(crate) struct Parts {
     pub(crate) access: Access,
     /// Where each volume goes.
     pub(crate) volumes: Vec<String>,
+    /// What the sandbox may use, in bytes.
+    pub(crate) memory: u64,
 }
 
 /// From the keeper.
@@ -157,6 +159,8 @@ pub(crate) struct Order {
     /// Where each volume goes.
     pub(crate) volumes: Vec<String>,
     pub(crate) access: Access,
+    /// What the sandbox may use, in bytes.
+    pub(crate) memory: u64,
     /// Those of the level when absent.
     pub(crate) capabilities: Option<u64>,
     pub(crate) resolv_conf: Option<String>,
@@ -172,11 +176,16 @@ impl Order {
             usr: plan.usr.is_some(),
             volumes: plan.volumes.iter().map(|volume| volume.at.clone()).collect(),
             access: plan.access,
+            memory: plan.limits.memory.bytes(),
             capabilities: plan.capabilities,
             resolv_conf: plan.resolv_conf.clone(),
             hosts: plan.hosts.clone(),
             agent: plan.agent.clone(),
         }
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        Parts { usr: self.usr, access: self.access, volumes: self.volumes.clone(), memory: self.memory }
     }
 }
 

@@ -56,8 +56,3 @@ pub use probe::{Finding, probe};
 pub use sandbox::{MappedRecord, Sandbox, SandboxRecord};
 pub use sandboxes::{Sandboxes, SandboxesConfig, Swept};
 pub use slots::Ending;
-
-/// What the agent should write to `/proc/self/oom_score_adj` of the processes it starts, so that the kernel ends one of
-/// them, and not the sandbox's init, when memory runs out. The init has a lower one; all of a sandbox have a higher one
-/// than anything of the host.
-pub const PROCESS_OOM_SCORE_ADJ: i32 = 800;

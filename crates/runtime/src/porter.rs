@@ -9,7 +9,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::Policy;
 use crate::channel::Channel;
-use crate::handshake::{Disk, Failure, FromKeeper, Identity, Order, Parts, Report, ToKeeper};
+use crate::handshake::{Disk, Failure, FromKeeper, Identity, Order, Report, ToKeeper};
 use crate::inside::{Entered, entered, failed};
 use crate::keeper::{become_root, protocol, receive, send};
 use crate::steps::mapped;
@@ -87,8 +87,7 @@ fn take_mounts(fds: &mut Fds, keeper: Channel, policy: &Policy, order: &Order) -
     apply(&etc_steps(order), policy, fds)?;
     let others: Vec<OwnedFd> = received.collect();
     let mounts: Vec<_> = fds.root.iter().chain(&others).map(AsFd::as_fd).collect();
-    let parts = Parts { usr: order.usr, access: order.access, volumes: order.volumes.clone() };
-    send(&keeper, &ToKeeper::Assemble(parts), &mounts)?;
+    send(&keeper, &ToKeeper::Assemble(order.parts()), &mounts)?;
     match receive::<FromKeeper>(&keeper)? {
         (FromKeeper::Assembled, held) => fds.held = held,
         (FromKeeper::Failed(failure), _) => return Err(failure),

@@ -46,6 +46,15 @@ pub enum Step {
         /// Its options.
         options: &'static str,
     },
+    /// Lets a file system in memory, mounted so, hold no more than this.
+    Hold {
+        /// Where.
+        at: String,
+        /// How it is mounted.
+        flags: MountFlags,
+        /// How much.
+        bytes: u64,
+    },
     /// Goes to a directory.
     Enter(&'static str),
     /// Makes a directory.
@@ -146,6 +155,8 @@ pub enum Step {
     NoNewPrivileges,
     /// A limit that neither the init nor its children can raise.
     CoreLimit(u64),
+    /// The agent answers, and ends what runs away, whatever its sandbox is busy with.
+    ComeFirst,
     /// Writes into a file of a kernel file system.
     Write {
         /// Which.
@@ -259,7 +270,7 @@ pub fn base_steps(policy: &Policy, cgroups: &[String], links: &[(String, String)
     // The base goes on /proc: a directory that every host has and that nothing here needs any more.
     let mut steps =
         // 1 and not 0: fs/coredump.c runs a crash handler of the host (core_pattern "|…") for any limit but 1.
-        vec![Step::CoreLimit(1), Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
+        vec![Step::CoreLimit(1), Step::ComeFirst, Step::LeaveHostMounts, mount("tmpfs", "/proc", INERT, "mode=755,size=1m"), Step::Enter("/proc")];
     steps.extend(directories(&[
         "root",
         "stage",
@@ -400,8 +411,9 @@ pub(crate) fn enter_steps(order: &Order) -> Vec<Step> {
         steps.push(Step::Attach { mount: Detached::Usr, at: "root/usr" });
     }
     steps.extend(etc_steps(order));
+    steps.extend(bound_memory(order.memory));
     steps.extend(["proc", "sys", "dev", "run"].map(Step::MoveToDisk));
-    steps.extend(last_mounts(&Parts { usr: order.usr, access: order.access, volumes: order.volumes.clone() }));
+    steps.extend(last_mounts(&order.parts()));
     steps.push(Step::Hostname(order.hostname.clone()));
     steps.push(Step::BecomeRoot("root"));
     steps.extend(order.capabilities.map(Step::BoundTo));
@@ -417,11 +429,27 @@ pub(crate) fn etc_steps(order: &Order) -> Vec<Step> {
     files.into_iter().map(Step::Etc).collect()
 }
 
+/// What files in memory may take of a sandbox's: all full, as much is left as removing them needs. Nothing else frees
+/// what they hold, and without any memory nothing can be started.
+pub fn shares_of_memory(memory: u64) -> [(&'static str, u64); 2] {
+    [("dev/shm", memory / 2), ("run", memory / 8)]
+}
+
+fn bound_memory(memory: u64) -> impl Iterator<Item = Step> {
+    let flags = |at| if at == "run" { MountFlags::NOSUID | MountFlags::NODEV } else { INERT };
+    shares_of_memory(memory).into_iter().map(move |(at, bytes)| hold(&format!("stage/{at}"), flags(at), bytes))
+}
+
+fn hold(at: &str, flags: MountFlags, bytes: u64) -> Step {
+    Step::Hold { at: at.to_owned(), flags, bytes }
+}
+
 /// What is mounted when all else is: what can still be written of a read-only root, then the volumes.
 fn last_mounts(parts: &Parts) -> Vec<Step> {
     let mut steps = Vec::new();
     if parts.access == Access::Read {
         steps.push(mount("tmpfs", "stage/tmp", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777"));
+        steps.push(hold("stage/tmp", MountFlags::NOSUID | MountFlags::NODEV, parts.memory / 4));
         steps.push(Step::MoveToDisk("tmp"));
     }
     steps.extend(parts.volumes.iter().enumerate().map(|(number, at)| Step::Volume { number, at: at.clone() }));

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use garth_kernel::random;
+use garth_kernel::{random, supervise};
 use garth_runtime::steps::{Etc, bound_capabilities, etc_files};
 use garth_spec::{GuestAgain, GuestBegin, GuestBegun, GuestLimits, Hex};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::bounds::{self, Bounds};
 use super::disks::{self, Entered};
-use super::{At, GuestFailure, devices, init, network};
+use super::{At, GuestFailure, devices, early, init, network};
 
 /// What is held of a sandbox that this machine has become.
 #[derive(Debug)]
@@ -34,7 +34,9 @@ pub(super) fn begin(order: &GuestBegin) -> Result<(Held, OwnedFd), GuestFailure>
     let names = etc_files(&order.hostname, order.resolv_conf.as_deref(), &order.hosts);
     write(&root, names.iter().chain([&machine_id]))?;
     network::configure(order.network.as_ref())?;
+    early::bound_memory(order.limits.memory)?;
     let bounds = Bounds::enter(&order.limits).at(|| "limit the processes".to_owned())?;
+    supervise::come_first().at(|| "come before the processes".to_owned())?;
     if let Some(kept) = order.capabilities {
         let kept = CapabilitySet::from_bits_retain(kept);
         bound_capabilities(kept).at(|| "bound the capabilities".to_owned())?;

@@ -1,10 +1,11 @@
 //! What comes before the host can be heard: the kernel's file systems, limits, modules.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use garth_runtime::steps::shares_of_memory;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
@@ -63,6 +64,16 @@ pub(super) fn mounts() -> Result<(), GuestFailure> {
 
 pub(super) fn limits() -> Result<(), GuestFailure> {
     rustix::process::setrlimit(Resource::Nofile, FILES).at(|| "limit open files".to_owned())
+}
+
+/// Files in memory are bounded as at the other levels.
+pub(super) fn bound_memory(memory: u64) -> Result<(), GuestFailure> {
+    for (at, bytes) in shares_of_memory(memory) {
+        let options = CString::new(format!("size={bytes}")).at(|| format!("bound /{at}"))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount_remount(format!("/{at}"), flags, options.as_c_str()).at(|| format!("bound /{at}"))?;
+    }
+    Ok(())
 }
 
 /// Loads all that there are, by name. One that fails is told: whatever needed it says the rest.

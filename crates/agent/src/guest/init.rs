@@ -17,6 +17,8 @@ pub(super) fn make_way(init: &str) -> io::Result<()> {
         // A child does not inherit that (PR_SET_CHILD_SUBREAPER(2const)).
         Fork::Child => Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?),
         Fork::Parent { .. } => {
+            // It is a program like others, and the agent came first.
+            rustix::process::setpriority_process(None, 0)?;
             let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
             // Signals are unblocked by the library. It returns on failure only.
             let error = Command::new(init).env_clear().env("PATH", path).env("TERM", "linux").exec();

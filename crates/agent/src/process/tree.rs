@@ -11,16 +11,23 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Passes of one kill in which something new was found, before what was found so far is killed anyway.
-const PASSES: usize = 100;
+const PASSES: usize = 10;
 
 /// All descendants of `root`, without itself, parents before children.
 pub fn descendants(root: Pid) -> Vec<Pid> {
-    let mut found = match children(root) {
-        Some(children) => children,
-        None => return descendants_by_parent(root),
+    walk(root, |_| {})
+}
+
+/// The same; `visit` sees each of them before its children are looked for.
+fn walk(root: Pid, mut visit: impl FnMut(Pid)) -> Vec<Pid> {
+    let Some(mut found) = children(root) else {
+        let found = descendants_by_parent(root);
+        found.iter().copied().for_each(visit);
+        return found;
     };
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
+        visit(pid);
         found.extend(children(pid).unwrap_or_default());
         next += 1;
     }
@@ -97,14 +104,16 @@ pub fn kill(root: Pid, patience: Duration, wanted: impl Fn(Pid) -> bool, done: i
 fn stop_all(root: Pid, wanted: &impl Fn(Pid) -> bool) -> HashSet<Pid> {
     let mut stopped = HashSet::new();
     for _ in 0..PASSES {
-        let new: Vec<Pid> =
-            descendants(root).into_iter().filter(|pid| wanted(*pid) && !stopped.contains(pid)).collect();
-        if new.is_empty() {
+        let before = stopped.len();
+        // Before its children are looked for: a signal that is there ends its fork without a child (fork.c,
+        // copy_process), so one pass finds all but what threads and adoptions moved meanwhile.
+        walk(root, |pid| {
+            if wanted(pid) && stopped.insert(pid) {
+                let _ = kill_process(pid, Signal::STOP);
+            }
+        });
+        if stopped.len() == before {
             break;
-        }
-        for pid in new {
-            let _ = kill_process(pid, Signal::STOP);
-            stopped.insert(pid);
         }
     }
     stopped

@@ -21,6 +21,11 @@ pub struct Order {
     pub stdio: [c_int; 3],
     pub terminal: u32,
     pub no_new_privs: u32,
+    pub nice: c_int,
+    pub oom_score_adj: *const c_char,
+    pub oom_score_adj_length: usize,
+    /// Written by the leader when that many bytes were taken.
+    pub stands_back: u32,
     /// Bit n-1 for signal n.
     pub ignored_signals: u64,
     pub report: c_int,
@@ -96,6 +101,8 @@ extern "C" fn lead(order: *mut c_void) -> ! {
     let order: *mut Order = order.cast();
     // SAFETY: getpid(2) takes nothing; nobody else touches the Order meanwhile, see `supervise`.
     unsafe { ptr::write_volatile(&raw mut (*order).leader, call(libc::SYS_getpid, [0; 5]) as c_int) };
+    // SAFETY: as above; the strings that it points to live as long.
+    unsafe { stand_back(order) };
     // SAFETY: as in `supervise`, which is suspended while this runs.
     let (step, errno) = become_program(unsafe { &*order });
     // SAFETY: nobody else touches the Order, see above; volatile, because the reader is another task.
@@ -124,6 +131,28 @@ fn become_program(order: &Order) -> (Step, isize) {
         }
     }
     (Step::Exec, libc::ENOEXEC as isize)
+}
+
+/// When processor time or memory runs short, the agent comes first. Where the kernel refuses that, nothing is lost.
+///
+/// # Safety
+///
+/// Nobody else touches the Order.
+unsafe fn stand_back(order: *mut Order) {
+    // SAFETY: by the caller. setpriority(2) takes numbers; open(2) a C string, write(2) as many bytes as there are. All of them are this
+    // task's own: as a vfork child it shares no oom_score_adj with the agent (Linux 4.9, `__set_oom_adj`), and the
+    // descriptor goes with all others in `stdio`.
+    unsafe {
+        call(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, (*order).nice as usize, 0, 0]);
+        let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
+        let file = call(libc::SYS_openat, [libc::AT_FDCWD as usize, path, libc::O_WRONLY as usize, 0, 0]);
+        if file >= 0 {
+            let (text, length) = ((*order).oom_score_adj as usize, (*order).oom_score_adj_length);
+            let written = call(libc::SYS_write, [file as usize, text, length, 0, 0]);
+            ptr::write_volatile(&raw mut (*order).stands_back, u32::from(written == length as isize));
+            call(libc::SYS_close, [file as usize, 0, 0, 0, 0]);
+        }
+    }
 }
 
 /// A session of its own: signals to the process group and the terminal's job control reach this process only.

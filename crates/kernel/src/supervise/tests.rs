@@ -140,3 +140,15 @@ fn daemons_are_adopted_and_outlive_the_leader() {
     rustix::process::kill_process(Pid::from_raw(daemon).expect("pid"), rustix::process::Signal::KILL).expect("kill");
     assert_eq!(finish(&mut supervisor), [Report::Gone]);
 }
+
+#[test]
+fn a_program_is_ended_before_whoever_started_it() {
+    let (command, mut output) = command(&["/bin/cat"], &["cat", "/proc/self/oom_score_adj"]);
+    let mut supervisor = Supervisor::spawn(command).expect("spawn");
+    finish(&mut supervisor);
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("output");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").expect("/proc");
+    let number = |text: &str| text.trim().parse::<i32>().expect("a number");
+    assert_eq!(number(&text), (number(&own) + 600).min(1000));
+}

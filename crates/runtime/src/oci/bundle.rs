@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::SandboxPlan;
 use crate::ids::{FirstId, IDS};
-use crate::steps::INIT_OOM_SCORE_ADJ;
+use crate::steps::{INIT_OOM_SCORE_ADJ, shares_of_memory};
 
 /// What a bundle is made from, besides the plan.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ pub(crate) fn config(parts: &Parts<'_>) -> Value {
         "root": { "path": parts.rootfs, "readonly": false },
         "hostname": parts.plan.hostname,
         "process": process(),
-        "mounts": mounts(parts.volumes),
+        "mounts": mounts(parts.volumes, parts.plan.limits.memory.bytes()),
         "linux": {
             "namespaces": namespaces(parts.holder),
             "uidMappings": ids,
@@ -120,7 +120,8 @@ fn namespaces(holder: i32) -> Value {
     ])
 }
 
-fn mounts(volumes: &[(&'static str, PathBuf)]) -> Value {
+fn mounts(volumes: &[(&'static str, PathBuf)], memory: u64) -> Value {
+    let [shm, run] = shares_of_memory(memory).map(|(_, bytes)| format!("size={bytes}"));
     let mount = |at: &str, kind: &str, options: &[&str]| json!({ "destination": at, "type": kind, "source": kind, "options": options });
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -130,11 +131,11 @@ fn mounts(volumes: &[(&'static str, PathBuf)]) -> Value {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "max=256"],
         ),
-        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime"]),
-        mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755"]),
+        mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", &run]),
     ];
     mounts.extend(volumes.iter().map(|(at, from)| bind(at, from)));
     Value::Array(mounts)

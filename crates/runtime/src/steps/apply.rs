@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use garth_kernel::{descriptors, idmap, keyring, namespace, netns, signal};
+use garth_kernel::{descriptors, idmap, keyring, namespace, netns, signal, supervise};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -58,6 +58,10 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             let options = std::ffi::CString::new(*options)?;
             Ok(rustix::mount::mount(*fs, at, *fs, *flags, options.as_c_str())?)
         }
+        Step::Hold { at, flags, bytes } => {
+            let options = std::ffi::CString::new(format!("size={bytes}"))?;
+            Ok(rustix::mount::mount_remount(at, *flags, options.as_c_str())?)
+        }
         Step::Enter(dir) => Ok(rustix::process::chdir(*dir)?),
         Step::LeaveCgroupRoot => leaf::enter(),
         Step::Directory(path) => unless_exists(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))),
@@ -101,6 +105,7 @@ fn one(step: &Step, policy: &Policy, fds: &mut Fds) -> io::Result<()> {
             let limit = Rlimit { current: Some(*bytes), maximum: Some(*bytes) };
             Ok(rustix::process::setrlimit(Resource::Core, limit)?)
         }
+        Step::ComeFirst => Ok(supervise::come_first()?),
         Step::Write { at, text } => write(at, text),
         Step::NoStdio(null) => no_stdio(null),
         Step::BoundCapabilities => bound_capabilities(policy.capabilities),

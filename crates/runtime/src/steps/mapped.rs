@@ -102,6 +102,7 @@ pub(crate) fn assemble_steps(policy: &Policy, parts: &Parts) -> Vec<Step> {
     steps.extend(policy.masked.iter().cloned().map(Step::Mask));
     steps.push(Step::ShowViews);
     steps.push(Step::MoveToDisk("proc"));
+    steps.extend(super::bound_memory(parts.memory));
     steps.extend(["sys", "dev", "run"].map(Step::CopyToDisk));
     steps.extend(last_mounts(parts));
     steps

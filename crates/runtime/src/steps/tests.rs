@@ -11,6 +11,7 @@ fn order() -> Order {
         hostname: "web".to_owned(),
         usr: false,
         volumes: vec!["/data".to_owned()],
+        memory: 256 << 20,
         access: Access::Read,
         capabilities: Some(1),
         resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),
