@@ -43,17 +43,17 @@ impl Gate {
     }
 
     /// Lets a request pass that shows the token, which goes no further. Whether the agent lives is everybody's to know: the
-    /// kubelet asks, and that keeps no sandbox awake.
+    /// kubelet asks, and that keeps no sandbox awake, nor does who asks what it uses.
     ///
     /// # Errors
     /// The answer to any other.
-    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Result<UnderWay, StatusCode> {
+    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<UnderWay>, StatusCode> {
         let shown = request.headers_mut().remove(pod::TOKEN_HEADER);
         if request.method() == Method::GET && request.uri().path() == "/health" {
             return Err(StatusCode::NO_CONTENT);
         }
         match shown.is_some_and(|shown| same(shown.as_bytes(), self.token.as_bytes())) {
-            true => Ok(self.requests.begin()),
+            true => Ok((request.uri().path() != pod::USAGE).then(|| self.requests.begin())),
             false => Err(StatusCode::UNAUTHORIZED),
         }
     }
@@ -185,7 +185,8 @@ pub fn install(directory: &Path, disk: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn admits(path: &'static str, shown: Option<&str>) -> Result<(), StatusCode> {
+    /// Whether it would be kept awake by that.
+    fn admits(path: &'static str, shown: Option<&str>) -> Result<bool, StatusCode> {
         let mut request = Request::get(path);
         if let Some(shown) = shown {
             request = request.header(pod::TOKEN_HEADER, shown);
@@ -193,12 +194,14 @@ mod tests {
         let mut request = request.body(()).expect("request");
         let admitted = Gate::new("secret".to_owned(), None).admit(&mut request);
         assert!(!request.headers().contains_key(pod::TOKEN_HEADER), "the token went on");
-        admitted.map(drop)
+        admitted.map(|under_way| under_way.is_some())
     }
 
     #[test]
     fn only_the_token_itself_opens_the_agent() {
-        assert_eq!(admits("/files", Some("secret")), Ok(()));
+        assert_eq!(admits("/files", Some("secret")), Ok(true));
+        assert_eq!(admits(pod::USAGE, Some("secret")), Ok(false));
+        assert_eq!(admits(pod::USAGE, None), Err(StatusCode::UNAUTHORIZED));
         for shown in [None, Some(""), Some("secre"), Some("secret1"), Some("Secret"), Some("secreu")] {
             assert_eq!(admits("/files", shown), Err(StatusCode::UNAUTHORIZED), "{shown:?}");
         }

@@ -154,7 +154,7 @@ pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result
 
 async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Held>, Infallible> {
     let under_way = match site.pod.as_ref().map(|gate| gate.admit(&mut request)).transpose() {
-        Ok(under_way) => under_way,
+        Ok(under_way) => under_way.flatten(),
         Err(status) => return Ok(empty(status).map(|answer| Held::new(answer, None))),
     };
     let answer = answer_admitted(request, &site).await?;

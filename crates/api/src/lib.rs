@@ -31,7 +31,7 @@ pub use key::{CreateKey, CreatedKey, Key, KeyList, Role, UnknownRole};
 pub use new_spec::NewSpec;
 pub use project::{
     Addresses, Changed, CreateProject, DiskUse, Ended, EndedReason, LimitsPatch, Project, ProjectList, ProjectPatch,
-    RuntimeReport, StopRequest, Usage,
+    RuntimeReport, StopRequest, Usage, Waiting,
 };
 pub use setup::{GuestFiles, SetupEvent, SetupMicrovm, SetupProgress, SetupStep};
 pub use verify::{Check, Verification, Verified};

@@ -64,6 +64,9 @@ pub struct Project {
     /// When its sandbox last started.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub started_at: Option<Timestamp>,
+    /// What the start of its sandbox waits for, on a cluster; none when it waits for nothing that has a name.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
     /// How its last sandbox ended, or why it did not start.
     pub ended: Option<Ended>,
     /// How the last check of its boundary ended; none while there was none.
@@ -77,6 +80,20 @@ pub struct Project {
 pub struct ProjectList {
     /// By name.
     pub projects: Vec<Project>,
+}
+
+/// Why a project that is to run does not yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Waiting {
+    /// One word for programs, such as `NodeComing` (docs/eks.md has those about nodes).
+    pub reason: String,
+    /// What it waits for and what helps, for people.
+    pub message: String,
+    /// Since when it waits for a node.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub since: Option<Timestamp>,
 }
 
 /// The runtime asked for, and the one that carries it out now.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceRequirements};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -95,6 +95,15 @@ pub enum Intent {
     ApplyPolicy(NetworkPolicy),
     /// Makes the sandbox.
     CreatePod(Pod),
+    /// Lets this sandbox and no other use more, or less.
+    ResizePod {
+        /// The Pod.
+        pod: String,
+        /// And no other of this name.
+        uid: String,
+        /// What its container may use.
+        resources: ResourceRequirements,
+    },
     /// Ends this sandbox and no other.
     DeletePod {
         /// The Pod.
@@ -280,6 +289,9 @@ fn sandbox(
             if let Some(waits) = pending::of(pod, observed.heard, observed.now) {
                 return waits;
             }
+            if let Some(resized) = resize(pod, project, intents) {
+                return (resized, None);
+            }
             let next = class.ok().map(|class| render::template(project, class, observed.settings, &claim));
             (condition::of_pod(pod, Template::of(pod) == next), None)
         }
@@ -337,6 +349,18 @@ fn take(
     describe(spare, status);
     status.claim = Some(Claim { name: disk.to_owned(), phase: Some("Bound".to_owned()) });
     condition::of_pod(spare, true)
+}
+
+/// Has a sandbox that runs use what it may now; how that goes on, until it is done. A cluster that cannot do it (before
+/// Kubernetes 1.33) leaves it to the next sandbox.
+fn resize(pod: &Pod, project: &Project, intents: &mut Vec<Intent>) -> Option<Standing> {
+    let resources = render::resources(project);
+    let asked = render::has_resources(pod, &resources);
+    if let Some(uid) = pod.uid().filter(|_| !asked) {
+        intents.push(Intent::ResizePod { pod: pod.name_any(), uid, resources });
+    }
+    condition::ready_since(pod)?;
+    condition::resizing(pod).or_else(|| (!asked).then(|| condition::of_pod(pod, false)))
 }
 
 /// Whether a claim came with the sandbox that the project took from a pool, and nobody has said so of it yet.

@@ -9,6 +9,7 @@ mod link;
 mod send;
 mod token;
 mod translate;
+mod usage;
 mod wait;
 
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub use hold::Hold;
 pub use link::Body;
 use link::Link;
 pub use translate::{disk_limit, id, image_name, labels, sandbox_id, spec};
+pub use usage::Usage;
+pub use wait::why;
 use wait::{Started, slept_from};
 
 /// What an engine needs to know.

@@ -122,6 +122,7 @@ fn operator_rules() -> Vec<PolicyRule> {
         rule("node.k8s.io", &["runtimeclasses"], &WATCH),
         // Patched when a project takes one of a pool.
         rule("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule("", &["pods/resize"], &["patch"]),
         rule("", &["persistentvolumeclaims"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Made, and never read.
         rule("", &["secrets"], &["create"]),

@@ -32,6 +32,7 @@ mod tarball;
 mod terminal;
 mod transfer;
 mod unpack;
+mod waits;
 
 use std::io;
 use std::process::ExitCode;

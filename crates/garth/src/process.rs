@@ -14,7 +14,7 @@ use crate::options::ProcessOptions;
 use crate::session::{self, Wiring};
 use crate::signals::Signals;
 use crate::terminal;
-use crate::{duration, output};
+use crate::{duration, output, waits};
 
 /// The most that one Start carries: more than execve(2) ever takes (6 MiB, MAX_ARG_STRLEN aside), so that
 /// nothing that could run is refused here.
@@ -39,7 +39,8 @@ pub async fn run(
 ) -> Result<u8> {
     let agent = Agent::of(context, project, Start::OnDemand);
     let terminal = wants_terminal(options);
-    let start = Follower::start(&agent, request(options, command, terminal)?);
+    let request = request(options, command, terminal)?;
+    let start = waits::told(context, project, Follower::start(&agent, request));
     if options.detach {
         return leave(context, project, &mut start.await?, printed).await;
     }

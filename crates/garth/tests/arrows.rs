@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("garth-api", &["garth-spec"]),
-    ("garth-cluster", &["garth-spec"]),
+    ("garth-cluster", &["garth-spec", "garth-protocol"]),
     ("garth-server", &["garth-api", "garth-engine", "garth-cluster", "garth-spec"]),
     (
         "garth",

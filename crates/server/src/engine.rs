@@ -89,7 +89,7 @@ impl Engine {
     pub(crate) async fn inspect(&self, name: &ProjectName) -> Result<Project, Failure> {
         match self {
             Self::Local(engine) => Ok(view::inspection(&engine.inspect(name).await?)),
-            Self::Cluster(engine) => Ok(cluster::project(engine, &*engine.inspect(name)?)),
+            Self::Cluster(engine) => cluster::inspect(engine, name).await,
         }
     }
 
@@ -127,9 +127,8 @@ impl Engine {
             ("no_new_privs", before.no_new_privs != after.no_new_privs),
         ];
         if let Self::Cluster(_) = self {
-            // A policy is changed beside the Pod, and holds at once; the rest is the Pod's.
+            // A policy is changed beside the Pod, and holds at once; limits are changed in it.
             differs.retain(|(field, _)| !matches!(*field, "network" | "limits"));
-            differs.push(("limits", before.limits != after.limits));
         }
         differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field.to_owned()).collect()
     }

@@ -31,6 +31,7 @@ pub(crate) fn project(project: &garth_engine::Project) -> Project {
         disk: None,
         created_at: project.created_at,
         started_at: project.started_at,
+        waiting: None,
         ended: project.ended.as_ref().map(ended),
         verified: project.verified.as_ref().map(verified),
     }

@@ -23,6 +23,9 @@ pub const LATE_VARIABLE: &str = "GARTH_AGENT_LATE";
 /// Where an agent that waits for its project is told of it: a POST of a [`Binding`].
 pub const BIND: &str = "/garth/bind";
 
+/// Where an agent says what its sandbox uses (`garth.agent.v1.Sandbox`), which keeps none awake.
+pub const USAGE: &str = "/garth.agent.v1.Sandbox/Usage";
+
 /// What a project adds to a Pod that was there before it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

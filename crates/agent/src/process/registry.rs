@@ -1,7 +1,7 @@
 //! All processes of the sandbox: starts them, finds them by id, forgets the oldest.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -143,6 +143,11 @@ impl Processes {
         // A task of its own: the process is ours from here on, whether or not the client waits.
         tokio::spawn(Arc::clone(self).carry(launched, request, sender));
         started.await.unwrap_or(Err(StartError::ShuttingDown))
+    }
+
+    /// The project's disk: a directory on it.
+    pub fn disk(&self) -> BorrowedFd<'_> {
+        self.keep.state()
     }
 
     /// No process is started from now on.

@@ -10,7 +10,7 @@
 //! off the main thread.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use buffa::Message;
@@ -62,6 +62,11 @@ impl Keep {
     /// A directory below the agent's state directory.
     pub fn below(state: OwnedFd) -> Self {
         Self(Arc::new((state, OnceLock::new())))
+    }
+
+    /// The agent's state directory, which is on the project's disk.
+    pub fn state(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
     }
 
     /// Whether this sandbox has stored anything yet.

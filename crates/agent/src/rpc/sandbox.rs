@@ -33,7 +33,7 @@ impl Sandbox for SandboxService {
     }
 
     async fn usage(&self, _: RequestContext, _: ServiceRequest<'_, UsageRequest>) -> ServiceResult<UsageResponse> {
-        Response::ok(usage::read())
+        Response::ok(usage::read(self.shared.processes.disk()))
     }
 
     async fn shutdown(

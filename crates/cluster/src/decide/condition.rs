@@ -163,6 +163,15 @@ pub(super) fn of_pod(pod: &Pod, is_current: bool) -> Standing {
     Standing::new(Reason::Starting, "its sandbox is being made")
 }
 
+/// What its node says of limits that were changed, and are not in force yet (Kubernetes 1.33, KEP-1287).
+pub(super) fn resizing(pod: &Pod) -> Option<Standing> {
+    let is = |kind| pod_condition(pod, kind).filter(|condition| condition.status == "True");
+    let condition = is("PodResizePending").or_else(|| is("PodResizeInProgress").filter(|it| it.reason.is_some()))?;
+    let said = [&condition.reason, &condition.message].map(|text| text.clone().unwrap_or_default()).join(": ");
+    let message = format!("its agent can be reached; its new limits wait for its node ({said}), or its next sandbox");
+    Some(Standing::new(Reason::UpdatePending, message))
+}
+
 fn waiting(pod: &Pod) -> impl Iterator<Item = &ContainerStateWaiting> {
     let status = pod.status.iter();
     let containers = status.flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses));

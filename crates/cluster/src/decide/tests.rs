@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, PersistentVolumeClaimStatus,
     PodCondition, PodStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::CustomResourceExt as _;
 use proptest::prelude::*;
@@ -140,6 +141,10 @@ impl World {
             }
             Intent::CreateSecret => self.has_secret = true,
             Intent::ApplyPolicy(policy) => self.policy = Some(policy),
+            Intent::ResizePod { uid, resources, .. } => {
+                let pod = self.pod.as_mut().filter(|pod| pod.metadata.uid.as_ref() == Some(&uid)).expect("this Pod");
+                pod.spec.as_mut().expect("a spec").containers[0].resources = Some(resources);
+            }
             Intent::CreatePod(mut pod) => {
                 assert!(self.pod.is_none(), "two sandboxes of one project");
                 assert!(self.claim.is_some() && self.has_secret && self.policy.is_some(), "a sandbox without the rest");
@@ -472,6 +477,45 @@ fn another_runtime_gets_a_new_sandbox_on_the_same_disk() {
     let pod = world.pod.clone().expect("a pod");
     assert_eq!(pod.spec.expect("a spec").runtime_class_name.as_deref(), Some("sysbox-runc"));
     assert_eq!((world.pods_made, world.claim.clone()), (2, claim));
+}
+
+#[test]
+fn other_limits_are_given_to_the_sandbox_that_runs() {
+    let mut world = World::new(|_| ());
+    world.settle();
+    world.ready();
+    world.settle();
+    let pod = world.pod.clone();
+    // The same, spelled otherwise: nothing is to be done.
+    world.spec().limits.memory = "2048Mi".to_owned();
+    world.settle();
+    assert_eq!(world.pod, pod);
+    world.spec().limits.memory = "3Gi".to_owned();
+    world.spec().limits.cpus = "500m".to_owned();
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.pods_made), ("Running", 1));
+    let limits = |pod: &Pod| {
+        let resources = pod.spec.as_ref()?.containers[0].resources.clone()?;
+        let of = |map: Option<std::collections::BTreeMap<String, Quantity>>, what: &str| Some(map?.get(what)?.clone());
+        Some((of(resources.limits.clone(), "cpu")?, of(resources.limits, "memory")?, of(resources.requests, "memory")?))
+    };
+    let has = world.pod.as_ref().and_then(limits).expect("limits");
+    let words: Vec<String> = [has.0, has.1, has.2].map(|Quantity(text)| text).to_vec();
+    assert_eq!(words, ["500m", "3Gi", "3Gi"]);
+    // Its node has no room for that now.
+    let said = PodCondition {
+        type_: "PodResizePending".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("Deferred".to_owned()),
+        message: Some("Node didn't have enough resource: memory".to_owned()),
+        ..PodCondition::default()
+    };
+    let pod = world.pod.as_mut().and_then(|pod| pod.status.as_mut()).expect("a status");
+    pod.conditions.get_or_insert_default().push(said);
+    world.settle();
+    let ready = condition::ready(&world.status()).cloned().expect("a condition");
+    assert_eq!((ready.reason.as_str(), world.status().state), ("UpdatePending", Some(State::Running)));
+    assert!(ready.message.contains("Deferred: Node didn't have enough resource"), "{}", ready.message);
 }
 
 #[test]

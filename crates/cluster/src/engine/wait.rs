@@ -139,7 +139,7 @@ impl Projects {
                 {
                     return Ok(Started::Asleep(current));
                 }
-                let (reason, message) = why(&current);
+                let (reason, message) = reason(&current);
                 let state = current.status.as_ref().and_then(|status| status.state);
                 let start = |reason, message| Err(ErrorKind::Start { reason, message }.into());
                 match (reason.as_str(), state) {
@@ -204,7 +204,7 @@ impl Projects {
 
     fn late(&self, project: &Project) -> Error {
         let state = self.store.find(|other| other.uid() == project.uid()).map(|project| {
-            let (reason, message) = why(&project);
+            let (reason, message) = reason(&project);
             format!("{reason}: {message}")
         });
         ErrorKind::Late(state.unwrap_or_else(|| "gone".to_owned())).into()
@@ -216,14 +216,17 @@ fn has_seen(project: &Project) -> bool {
     project.status.as_ref().is_some_and(|status| status.observed_generation >= project.metadata.generation)
 }
 
-/// The condition `Ready` of a project.
-fn why(project: &Project) -> (String, String) {
-    let conditions = project.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
-    match ready {
-        Some(ready) => (ready.reason.clone(), ready.message.clone()),
-        None => ("Unknown".to_owned(), "no operator has looked at it".to_owned()),
-    }
+/// Reason and message of a project's condition `Ready`; none before an operator has looked at it.
+pub fn why(project: &Project) -> Option<(&str, &str)> {
+    let mut conditions = project.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+    Some((&ready.reason, &ready.message))
+}
+
+/// The same, whether or not one has.
+fn reason(project: &Project) -> (String, String) {
+    let (reason, message) = why(project).unwrap_or(("Unknown", "no operator has looked at it"));
+    (reason.to_owned(), message.to_owned())
 }
 
 /// The sandbox that a suspended project was suspended from.

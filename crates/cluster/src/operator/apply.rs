@@ -116,6 +116,20 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
             applied.map(drop).map_err(refused("its network policy cannot be set"))
         }
         Intent::CreatePod(pod) => create(context, project, "its sandbox cannot be made", pod).await,
+        Intent::ResizePod { pod, uid, resources } => {
+            let pods: Api<Pod> = of(context, project);
+            let containers = json!([{ "name": render::SANDBOX, "resources": resources }]);
+            let patch = json!({ "metadata": { "uid": uid }, "spec": { "containers": containers } });
+            let patch = Patch::Strategic(patch);
+            match pods.patch_subresource("resize", &pod, &PatchParams::default(), &patch).await {
+                // It runs as it is; its status says that the limits are its next sandbox's.
+                Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
+                    tracing::warn!(project = name, said = status.message, "the limits of its sandbox stay");
+                    Ok(())
+                }
+                resized => resized.map(drop).map_err(refused("its limits cannot be changed")),
+            }
+        }
         Intent::DeletePod { pod, uid } => {
             let pods: Api<Pod> = of(context, project);
             let only = DeleteParams::default().preconditions(Preconditions { uid: Some(uid), resource_version: None });

@@ -24,6 +24,9 @@ const TEMPLATE_ANNOTATION: &str = "garth.dev/template";
 /// Who runs processes where root is not theirs.
 const UNPRIVILEGED: i64 = 1000;
 
+/// The container of a project's processes.
+pub const SANDBOX: &str = "sandbox";
+
 /// Where the agent is in a Pod.
 const BIN: &str = "/garth/bin";
 
@@ -44,9 +47,11 @@ impl Template {
     }
 }
 
-/// The template that a project's next Pod has.
+/// The template that a project's next Pod has. Not of it: what a running one can be given, too ([`resources`]).
 pub fn template(project: &Project, class: Option<&IsolationClass>, settings: &Settings, claim: &str) -> Template {
-    Template(digest(&spec(project, class, settings, claim)))
+    let mut spec = spec(project, class, settings, claim);
+    spec.containers.iter_mut().for_each(|container| container.resources = None);
+    Template(digest(&spec))
 }
 
 impl Template {
@@ -181,17 +186,40 @@ fn installer(settings: &Settings, user: User) -> Container {
     }
 }
 
+/// What a project's container may use, and what is kept for it.
+pub fn resources(project: &Project) -> ResourceRequirements {
+    let LimitsSpec { cpus, memory, .. } = &project.spec.limits;
+    // Processors are shared, memory is not: a node out of memory kills someone.
+    ResourceRequirements {
+        limits: Some(quantities([("cpu", &**cpus), ("memory", memory), ("ephemeral-storage", SCRATCH)])),
+        requests: Some(quantities([("cpu", "50m"), ("memory", memory)])),
+        claims: None,
+    }
+}
+
+/// Whether a Pod is to have these.
+pub fn has_resources(pod: &Pod, wanted: &ResourceRequirements) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let has = containers.into_iter().find(|container| container.name == SANDBOX);
+    let Some(has) = has.and_then(|container| container.resources.as_ref()) else { return false };
+    let amounts = |resources: &ResourceRequirements| {
+        let of =
+            |map: &Option<BTreeMap<String, Quantity>>, what: &str| map.as_ref().and_then(|map| map.get(what).cloned());
+        let memory = |map| of(map, "memory").and_then(|Quantity(text)| quantity::bytes(&text));
+        let cpus = of(&resources.limits, "cpu").and_then(|Quantity(text)| quantity::cpus(&text));
+        (cpus, memory(&resources.limits), memory(&resources.requests))
+    };
+    amounts(has) == amounts(wanted)
+}
+
 fn sandbox(project: &Project, user: User, settings: &Settings) -> Container {
     let spec = &project.spec;
-    let limits = [("cpu", &*spec.limits.cpus), ("memory", &*spec.limits.memory), ("ephemeral-storage", SCRATCH)];
-    // Processors are shared, memory is not: a node out of memory kills someone.
-    let requests = [("cpu", "50m"), ("memory", &*spec.limits.memory)];
     let secret = |name: &String| EnvFromSource {
         secret_ref: Some(SecretEnvSource { name: name.clone(), optional: None }),
         ..EnvFromSource::default()
     };
     Container {
-        name: "sandbox".to_owned(),
+        name: SANDBOX.to_owned(),
         image: Some(spec.image.clone()),
         command: Some(words([inside::INSTALLED, "pod"])),
         env: Some(vec![EnvVar {
@@ -215,11 +243,7 @@ fn sandbox(project: &Project, user: User, settings: &Settings) -> Container {
             failure_threshold: Some(5),
             ..Probe::default()
         }),
-        resources: Some(ResourceRequirements {
-            limits: Some(quantities(limits)),
-            requests: Some(quantities(requests)),
-            claims: None,
-        }),
+        resources: Some(resources(project)),
         volume_mounts: Some(vec![
             VolumeMount { read_only: Some(true), ..mount("agent", BIN, None) },
             VolumeMount { read_only: Some(true), ..mount("token", "/garth/token", None) },

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use garth_api::{EndedReason, Project, Verified};
+use garth_api::{EndedReason, Project, Verified, Waiting};
 use garth_spec::{Accelerator, Volume};
 
 use crate::context::{Context, Repeat};
@@ -49,6 +49,7 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
         ),
         ("created", format!("{} ({})", project.created_at, ago(project.created_at.as_second(), now()))),
     ];
+    rows.extend(project.waiting.as_ref().map(|waiting| ("waiting", waited(waiting))));
     rows.extend(spec.limits.disk_rate.map(|rate| ("disk rate", format!("{rate}/s"))));
     rows.extend(spec.limits.disk_iops.map(|iops| ("disk iops", iops.to_string())));
     rows.extend(spec.limits.network_rate.map(|rate| ("network rate", format!("{rate}/s"))));
@@ -75,6 +76,11 @@ fn rows(project: &Project) -> Vec<(&'static str, String)> {
 
 fn shown(path: &str, volume: &Volume) -> String {
     format!("{} at {path}{}", volume.host, if volume.read_only { ", read-only" } else { "" })
+}
+
+fn waited(waiting: &Waiting) -> String {
+    let since = waiting.since.map_or(String::new(), |since| format!(" ({})", ago(since.as_second(), now())));
+    format!("{}{since}", waiting.message)
 }
 
 fn verdict(verified: &Verified) -> String {

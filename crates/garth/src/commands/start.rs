@@ -4,7 +4,7 @@ use super::{for_each, inspect};
 use crate::context::{Context, Format, Repeat};
 use crate::failure::Result;
 use crate::options::SomeProjects;
-use crate::output;
+use crate::{output, waits};
 
 #[derive(Debug, Args)]
 pub struct Start {
@@ -14,7 +14,8 @@ pub struct Start {
 
 pub async fn run(context: &Context, args: Start) -> Result<u8> {
     let start = async |name: &_| {
-        let project = context.ask(Repeat::Safe, async |client| client.start(name).await).await?;
+        let started = context.ask(Repeat::Safe, async |client| client.start(name).await);
+        let project = waits::told(context, name, started).await?;
         inspect::warn_of_translation(&project);
         match context.format {
             Format::Json => output::json_line(&project),

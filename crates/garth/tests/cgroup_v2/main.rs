@@ -22,7 +22,7 @@ const SECURITY: &str = "boundary::default:: kernel::default:: host_facts::defaul
 const SYSBOX: &str = "1,2,3,4,5,6,7,8,9,10,11,14,15,16,17,18,19,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,\
                       43,44,45,46,47,48,49,50,51,52,61,62,65,66,67,68,72";
 
-/// Those with container engines, which pass there too: half an hour of a translated processor, so they are asked for
+/// Those with container engines, which pass there too: ten minutes of a translated processor, so they are asked for
 /// (`--ignored`). 59 passes nowhere, as kind, k3s and k0s are not tried. `GARTH_CHECKS=58` tries others.
 const ENGINE_CHECKS: &str = "55,56,57,58,60,63,64,71";
 
@@ -45,7 +45,7 @@ fn sysbox_holds_on_cgroup_v2() {
 }
 
 #[test]
-#[ignore = "half an hour"]
+#[ignore = "a quarter of an hour"]
 fn engines_run_on_cgroup_v2() {
     let checks = std::env::var("GARTH_CHECKS").unwrap_or_else(|_| ENGINE_CHECKS.to_owned());
     checks_pass("engines_run_on_cgroup_v2", Base::Engines, &checks);

@@ -10,6 +10,8 @@ fn an_idle_sandbox_is_given_up_and_a_request_wakes_it() {
     let Some(stage) = Stage::open("an_idle_sandbox_is_given_up_and_a_request_wakes_it") else { return };
     stage.apply(&stage.project("web", SUSPENDS));
     stage.sh("web", "echo heron > note");
+    // Who only looks at it keeps it no longer.
+    stage.until("its end", || stage.json(&["inspect", "web"])["state"] == "stopped");
     assert!(stage.comes_to("web", "Suspended").contains("a request wakes it"));
     assert!(stage.kubectl(&["get", "pods", "-o=name"]).is_empty());
     let shown = stage.json(&["inspect", "web"]);

@@ -6,6 +6,10 @@
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod yard;
 
+#[path = "../support/terminal.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
+mod terminal;
+
 mod access;
 mod doctor;
 mod faults;

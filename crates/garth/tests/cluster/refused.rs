@@ -1,6 +1,7 @@
 //! What is asked and cannot be: each is said with what to do, and nothing is lost.
 
 use crate::stage::Stage;
+use crate::terminal::Terminal;
 
 #[test]
 fn specs_that_make_no_sense_are_refused_with_a_sentence() {
@@ -55,6 +56,22 @@ fn a_cluster_that_refuses_the_pod_is_quoted() {
     assert!(events.contains("exceeded quota"), "{events}");
     stage.kubectl(&["delete", "quota", "small"]);
     stage.comes_to("web", "Running");
+}
+
+#[test]
+fn who_waits_at_a_terminal_is_told_for_what() {
+    let Some(stage) = Stage::open("who_waits_at_a_terminal_is_told_for_what") else { return };
+    stage.ok(&["create", "big", "--memory", "900GiB"]);
+    let mut terminal = Terminal::new();
+    let mut waits = terminal.run(stage.command(&["exec", "big", "--", "true"]));
+    terminal.shows("big waits: ");
+    let waiting = &stage.json(&["inspect", "big"])["waiting"];
+    assert_eq!(waiting["reason"], "Unschedulable", "{waiting}");
+    assert!(waiting["message"].as_str().is_some_and(|said| said.contains("memory")), "{waiting}");
+    assert!(waiting["since"].is_string(), "{waiting}");
+    assert!(stage.ok(&["inspect", "big"]).lines().any(|line| line.starts_with("waiting ")));
+    stage.ok(&["rm", "-f", "big"]);
+    assert!(!waits.wait().expect("it ends").success());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 use std::time::Duration;
 
 use garth_cluster_lab::{BUSYBOX, Lab};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::yard::{Done, finish, program, skip};
@@ -60,6 +61,16 @@ impl Process {
         }
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         Self(shell.spawn().expect("a shell"))
+    }
+
+    /// Has it do nothing meanwhile.
+    pub fn at_rest(&self, work: impl FnOnce()) {
+        let shell = self.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("of the shell");
+        let pid = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?)).expect("a child");
+        kill_process(pid, Signal::STOP).expect("stopped");
+        work();
+        kill_process(pid, Signal::CONT).expect("goes on");
     }
 
     /// Ends it as a crash would.
@@ -161,8 +172,14 @@ impl Stage {
         self.garth_with(args, b"")
     }
 
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).env("GARTH_HOST", self.host());
+        command
+    }
+
     pub fn garth_with(&self, args: &[&str], input: &[u8]) -> Done {
-        finish(Command::new(program()).args(args).env("GARTH_HOST", self.host()), input)
+        finish(&mut self.command(args), input)
     }
 
     #[track_caller]

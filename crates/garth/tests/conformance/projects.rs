@@ -24,7 +24,8 @@ pub const CHECKS: &[Check] = &[
     Check { word: "ls", what: "shows what runs and what has a label", by: ls_chooses },
     Check { word: "inspect", what: "shows state, runtime, addresses and when it started", by: inspect_shows },
     Check { word: "inspect", what: "of what is not there is `not_found`, exit 3", by: inspect_of_nothing },
-    Check { word: "usage", what: "of memory, processes, processors and disk is in `inspect`", by: inspect_shows_usage },
+    Check { word: "usage", what: "of memory, processes and processors is in `inspect`", by: inspect_shows_usage },
+    Check { word: "usage of the disk", what: "is in `inspect`", by: inspect_shows_disk_usage },
     Check {
         word: "run --rm",
         what: "prints what the program does, ends as it does, and leaves nothing",
@@ -170,8 +171,17 @@ fn inspect_of_nothing(at: &Endpoint) -> Checked {
 }
 
 fn inspect_shows_usage(at: &Endpoint) -> Checked {
+    at.sh(BOX, "true");
     let shown = at.inspect(BOX);
-    present(shown["usage"]["memory"].is_u64() && shown["disk"]["used"].is_u64())
+    let more_than_nothing = |what: &str| shown["usage"][what].as_u64().is_some_and(|number| number > 0);
+    for what in ["memory", "pids", "cpu_micros"] {
+        assert!(more_than_nothing(what), "{what}: {shown}");
+    }
+    Ok(())
+}
+
+fn inspect_shows_disk_usage(at: &Endpoint) -> Checked {
+    present(at.inspect(BOX)["disk"]["used"].is_u64())
 }
 
 fn run_leaves_nothing(at: &Endpoint) -> Checked {

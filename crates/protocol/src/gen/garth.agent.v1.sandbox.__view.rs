@@ -758,7 +758,7 @@ pub struct UsageResponseView<'a> {
     ///
     /// Field 1: `pids`
     pub pids: u32,
-    /// Bytes; 0 when the sandbox cannot see them.
+    /// Bytes, without page cache that could be given back at once; 0 when the sandbox cannot see them.
     ///
     /// Field 2: `memory_used`
     pub memory_used: u64,
@@ -768,12 +768,16 @@ pub struct UsageResponseView<'a> {
     ///
     /// Field 4: `cpu_micros`
     pub cpu_micros: u64,
-    /// Bytes of the filesystem that holds `/`.
+    /// Bytes of the filesystem that the project's disk is on.
     ///
     /// Field 5: `disk_used`
     pub disk_used: u64,
     /// Field 6: `disk_total`
     pub disk_total: u64,
+    /// Processes ended because memory ran out.
+    ///
+    /// Field 7: `oom_kills`
+    pub oom_kills: u64,
     pub __buffa_unknown_fields: ::buffa::UnknownFieldsView<'a>,
 }
 impl<'a> ::buffa::MessageView<'a> for UsageResponseView<'a> {
@@ -848,6 +852,13 @@ impl<'a> ::buffa::MessageView<'a> for UsageResponseView<'a> {
                 )?;
                 view.disk_total = ::buffa::types::decode_uint64(&mut cur)?;
             }
+            7u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                view.oom_kills = ::buffa::types::decode_uint64(&mut cur)?;
+            }
             _ => {
                 ::buffa::encoding::skip_field_depth(tag, &mut cur, ctx.depth())?;
                 let span_len = before_tag.len() - cur.len();
@@ -876,6 +887,7 @@ impl<'a> ::buffa::MessageView<'a> for UsageResponseView<'a> {
             cpu_micros: self.cpu_micros,
             disk_used: self.disk_used,
             disk_total: self.disk_total,
+            oom_kills: self.oom_kills,
             __buffa_unknown_fields: self.__buffa_unknown_fields.to_owned()?.into(),
             ..::core::default::Default::default()
         })
@@ -905,6 +917,9 @@ impl<'a> ::buffa::ViewEncode<'a> for UsageResponseView<'a> {
         if self.disk_total != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.disk_total) as u64;
         }
+        if self.oom_kills != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.oom_kills) as u64;
+        }
         size += self.__buffa_unknown_fields.encoded_len() as u64;
         ::buffa::saturate_size(size)
     }
@@ -933,6 +948,9 @@ impl<'a> ::buffa::ViewEncode<'a> for UsageResponseView<'a> {
         }
         if self.disk_total != 0u64 {
             ::buffa::types::put_uint64_field(6u32, self.disk_total, buf);
+        }
+        if self.oom_kills != 0u64 {
+            ::buffa::types::put_uint64_field(7u32, self.oom_kills, buf);
         }
         self.__buffa_unknown_fields.write_to(buf);
     }
@@ -992,6 +1010,13 @@ impl<'__a> ::serde::Serialize for UsageResponseView<'__a> {
                 .serialize_entry(
                     "diskTotal",
                     &::buffa::json_helpers::ProtoJson(&self.disk_total),
+                )?;
+        }
+        if !::buffa::json_helpers::skip_if::is_zero_u64(&self.oom_kills) {
+            __map
+                .serialize_entry(
+                    "oomKills",
+                    &::buffa::json_helpers::ProtoJson(&self.oom_kills),
                 )?;
         }
         __map.end()
@@ -1092,7 +1117,7 @@ impl UsageResponseOwnedView {
     pub fn pids(&self) -> u32 {
         self.0.reborrow().pids
     }
-    /// Bytes; 0 when the sandbox cannot see them.
+    /// Bytes, without page cache that could be given back at once; 0 when the sandbox cannot see them.
     ///
     /// Field 2: `memory_used`
     #[must_use]
@@ -1111,7 +1136,7 @@ impl UsageResponseOwnedView {
     pub fn cpu_micros(&self) -> u64 {
         self.0.reborrow().cpu_micros
     }
-    /// Bytes of the filesystem that holds `/`.
+    /// Bytes of the filesystem that the project's disk is on.
     ///
     /// Field 5: `disk_used`
     #[must_use]
@@ -1122,6 +1147,13 @@ impl UsageResponseOwnedView {
     #[must_use]
     pub fn disk_total(&self) -> u64 {
         self.0.reborrow().disk_total
+    }
+    /// Processes ended because memory ran out.
+    ///
+    /// Field 7: `oom_kills`
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        self.0.reborrow().oom_kills
     }
 }
 impl ::core::convert::From<::buffa::OwnedView<UsageResponseView<'static>>>

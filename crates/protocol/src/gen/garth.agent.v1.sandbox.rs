@@ -398,7 +398,7 @@ pub struct UsageResponse {
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u32"
     )]
     pub pids: u32,
-    /// Bytes; 0 when the sandbox cannot see them.
+    /// Bytes, without page cache that could be given back at once; 0 when the sandbox cannot see them.
     ///
     /// Field 2: `memory_used`
     #[serde(
@@ -426,7 +426,7 @@ pub struct UsageResponse {
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
     )]
     pub cpu_micros: u64,
-    /// Bytes of the filesystem that holds `/`.
+    /// Bytes of the filesystem that the project's disk is on.
     ///
     /// Field 5: `disk_used`
     #[serde(
@@ -444,6 +444,16 @@ pub struct UsageResponse {
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
     )]
     pub disk_total: u64,
+    /// Processes ended because memory ran out.
+    ///
+    /// Field 7: `oom_kills`
+    #[serde(
+        rename = "oomKills",
+        alias = "oom_kills",
+        with = "::buffa::json_helpers::uint64",
+        skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
+    )]
+    pub oom_kills: u64,
     #[serde(skip)]
     #[doc(hidden)]
     pub __buffa_unknown_fields: ::buffa::UnknownFields,
@@ -457,6 +467,7 @@ impl ::core::fmt::Debug for UsageResponse {
             .field("cpu_micros", &self.cpu_micros)
             .field("disk_used", &self.disk_used)
             .field("disk_total", &self.disk_total)
+            .field("oom_kills", &self.oom_kills)
             .finish()
     }
 }
@@ -505,6 +516,9 @@ impl ::buffa::Message for UsageResponse {
         if self.disk_total != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.disk_total) as u64;
         }
+        if self.oom_kills != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.oom_kills) as u64;
+        }
         size += self.__buffa_unknown_fields.encoded_len() as u64;
         ::buffa::saturate_size(size)
     }
@@ -532,6 +546,9 @@ impl ::buffa::Message for UsageResponse {
         }
         if self.disk_total != 0u64 {
             ::buffa::types::put_uint64_field(6u32, self.disk_total, buf);
+        }
+        if self.oom_kills != 0u64 {
+            ::buffa::types::put_uint64_field(7u32, self.oom_kills, buf);
         }
         self.__buffa_unknown_fields.write_to(buf);
     }
@@ -588,6 +605,13 @@ impl ::buffa::Message for UsageResponse {
                 )?;
                 self.disk_total = ::buffa::types::decode_uint64(buf)?;
             }
+            7u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                self.oom_kills = ::buffa::types::decode_uint64(buf)?;
+            }
             _ => {
                 self.__buffa_unknown_fields
                     .push(::buffa::encoding::decode_unknown_field(tag, buf, ctx)?);
@@ -602,6 +626,7 @@ impl ::buffa::Message for UsageResponse {
         self.cpu_micros = 0u64;
         self.disk_used = 0u64;
         self.disk_total = 0u64;
+        self.oom_kills = 0u64;
         self.__buffa_unknown_fields.clear();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use garth_api::{Addresses, DiskUse, Ended, EndedReason, ErrorCode, Project, RuntimeReport};
+use garth_api::{Addresses, DiskUse, Ended, EndedReason, ErrorCode, Project, RuntimeReport, Usage, Waiting};
 use garth_cluster::engine::{self, Engine, ErrorKind, NewProject};
 use garth_cluster::resources;
 use garth_spec::{ByteSize, Handler, ProjectName, ProjectSpec, ProjectState, RuntimeChoice};
@@ -22,6 +22,22 @@ pub(super) async fn create(
 ) -> Result<Project, Failure> {
     let name = name.unwrap_or_else(garth_engine::made_up_name);
     Ok(project(engine, &*engine.create(NewProject { name, ephemeral, spec }).await?))
+}
+
+pub(super) async fn inspect(engine: &Engine, name: &ProjectName) -> Result<Project, Failure> {
+    let found = engine.inspect(name)?;
+    let used = engine.usage(&found).await;
+    let mut project = project(engine, &found);
+    project.usage = used.map(|used| Usage {
+        memory: used.memory,
+        cpu_micros: used.cpu_micros,
+        pids: used.pids,
+        oom_kills: used.oom_kills,
+    });
+    if let Some(disk) = &mut project.disk {
+        disk.used = used.and_then(|used| used.disk);
+    }
+    Ok(project)
 }
 
 pub(super) fn project(engine: &Engine, project: &resources::Project) -> Project {
@@ -59,6 +75,7 @@ pub(super) fn project(engine: &Engine, project: &resources::Project) -> Project 
         disk: Some(DiskUse { used: None, limit: engine::disk_limit(project).map(ByteSize::bytes) }),
         created_at: project.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, time),
         started_at: sandbox.and_then(|sandbox| sandbox.started_at.as_ref()).map(time),
+        waiting: waiting(project, state),
         ended: status.ended.as_ref().map(ended),
         verified: None,
     }
@@ -87,6 +104,16 @@ fn state(project: &resources::Project, state: Option<resources::State>) -> Proje
         Some(resources::State::Stopping) => ProjectState::Stopping,
         Some(resources::State::Removing) => ProjectState::Removing,
     }
+}
+
+fn waiting(project: &resources::Project, state: ProjectState) -> Option<Waiting> {
+    if state != ProjectState::Starting {
+        return None;
+    }
+    let (reason, message) = engine::why(project)?;
+    let sandbox = project.status.as_ref().and_then(|status| status.sandbox.as_ref());
+    let since = sandbox.and_then(|sandbox| sandbox.pending_since.as_ref()).map(time);
+    Some(Waiting { reason: reason.to_owned(), message: message.to_owned(), since })
 }
 
 fn handler(choice: RuntimeChoice) -> Option<Handler> {
