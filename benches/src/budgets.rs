@@ -4,6 +4,7 @@ use garth_spec::Runtime;
 use serde::Serialize;
 
 use crate::garth::{DEFAULT, SYSBOX};
+use crate::machines::{BOOTED, QEMU, WARM};
 use crate::meminfo::LXCFS;
 use crate::peers::{BWRAP, FLOOR};
 use crate::report::{Report, What};
@@ -68,6 +69,9 @@ pub fn of(report: &Report) -> Vec<Budget> {
             (LXCFS, p50(What::Meminfo, LXCFS)),
         ),
     ];
+    let machine = |subject| p50(What::Machine, subject);
+    all.push(ratio("boot a microVM, `true`, stop: p50", 1.3, (BOOTED, machine(BOOTED)), (QEMU, machine(QEMU))));
+    all.push(ratio("the same from a template: p50", 0.1, (WARM, machine(WARM)), (BOOTED, machine(BOOTED))));
     all.push(work(report));
     all.push(memory(report));
     all.push(Budget {

@@ -46,6 +46,10 @@ impl Garth {
         }
     }
 
+    pub fn image(&self) -> &ImageName {
+        &self.image
+    }
+
     pub fn runtime(&self) -> Runtime {
         self.runtime
     }

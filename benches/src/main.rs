@@ -16,6 +16,7 @@ mod density;
 mod files;
 mod garth;
 mod lxcfs;
+mod machines;
 mod meminfo;
 mod peers;
 mod plot;
@@ -53,6 +54,9 @@ struct Args {
     /// Rounds of 200 reads of /proc/meminfo.
     #[arg(long, default_value_t = 20)]
     read_rounds: usize,
+    /// Rounds of machines with a kernel of their own.
+    #[arg(long, default_value_t = 10)]
+    machine_rounds: usize,
     /// Rounds of work with files, compilers and processes.
     #[arg(long, default_value_t = 40)]
     work_rounds: usize,
@@ -97,6 +101,13 @@ async fn main() -> Result<()> {
     if args.read_rounds > 0 {
         let reads = meminfo::measure(&peers, &garths, work.path(), args.read_rounds, &mut report.notes).await?;
         report.latency(What::Meminfo, &reads);
+    }
+    say("machines");
+    if args.machine_rounds > 0 {
+        match machines::measure(&garth, work.path(), args.machine_rounds).await {
+            Ok(machines) => report.latency(What::Machine, &machines),
+            Err(error) => report.notes.push(format!("microvm does not run here: {error:#}")),
+        }
     }
     say("work inside");
     if args.work_rounds > 0 {

@@ -10,7 +10,7 @@ use crate::daemon::{Idle, Pss};
 use crate::density::Density;
 use crate::files::Work;
 use crate::stats::{Interval, Quantiles, Ratios, Samples};
-use crate::{meminfo, peers, plot};
+use crate::{machines, meminfo, peers, plot};
 
 /// Everything that one run found.
 #[derive(Debug, Default, Serialize)]
@@ -33,6 +33,7 @@ pub enum What {
     Start,
     Exec,
     Meminfo,
+    Machine,
 }
 
 /// What times are shown in.
@@ -65,6 +66,7 @@ impl What {
             Self::Start => "start + `true` + stop",
             Self::Exec => "`true` in a running sandbox",
             Self::Meminfo => "open, read, close /proc/meminfo inside",
+            Self::Machine => "a kernel of its own",
         }
     }
 
@@ -73,12 +75,13 @@ impl What {
         match self {
             Self::Start | Self::Exec => peers::FLOOR,
             Self::Meminfo => meminfo::KERNEL,
+            Self::Machine => machines::QEMU,
         }
     }
 
     pub fn unit(self) -> Unit {
         match self {
-            Self::Start | Self::Exec => Unit::Milliseconds,
+            Self::Start | Self::Exec | Self::Machine => Unit::Milliseconds,
             Self::Meminfo => Unit::Microseconds,
         }
     }

@@ -4,7 +4,6 @@
 //! is full of others. A process in the sandbox may read the token: it opens nothing but what that process is in already.
 
 use std::fs;
-use std::hint::black_box;
 use std::io;
 use std::net::{Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -18,6 +17,7 @@ use garth_spec::{AgentConfig, pod};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use subtle::ConstantTimeEq as _;
 
 use crate::idle::{self, Requests, UnderWay};
 use crate::plain;
@@ -52,7 +52,7 @@ impl Gate {
         if request.method() == Method::GET && request.uri().path() == "/health" {
             return Err(StatusCode::NO_CONTENT);
         }
-        match shown.is_some_and(|shown| same(shown.as_bytes(), self.token.as_bytes())) {
+        match shown.is_some_and(|shown| shown.as_bytes().ct_eq(self.token.as_bytes()).into()) {
             true => Ok((request.uri().path() != pod::USAGE).then(|| self.requests.begin())),
             false => Err(StatusCode::UNAUTHORIZED),
         }
@@ -77,12 +77,6 @@ impl Gate {
     pub(crate) async fn none_for(&self, quiet: Duration) {
         self.requests.none_for(quiet, idle::others_run).await;
     }
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    let differing = left.iter().zip(right).fold(0, |bits, (left, right)| black_box(bits | (left ^ right)));
-    left.len() == right.len() && differing == 0
 }
 
 /// Serves until SIGTERM, or until nothing goes on in it any more; the code to exit with, by which the operator tells

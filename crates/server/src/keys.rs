@@ -12,6 +12,7 @@ use garth_spec::ProjectName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 
 use crate::failure::Failure;
@@ -102,7 +103,8 @@ impl Keys {
         };
         let digest = digest(secret);
         let keys = self.copy().await?;
-        let found = keys.iter().find(|kept| kept.key.id == id && same(&kept.digest, &digest));
+        let found =
+            keys.iter().find(|kept| kept.key.id == id && bool::from(kept.digest.as_bytes().ct_eq(digest.as_bytes())));
         Ok(found.map(|kept| Caller { role: kept.key.role, projects: kept.key.projects.clone() }))
     }
 
@@ -173,13 +175,6 @@ impl From<Seen> for Key {
 
 fn digest(secret: &str) -> String {
     Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn same(left: &str, right: &str) -> bool {
-    let differing = left.bytes().zip(right.bytes());
-    let differing = differing.fold(0, |bits, (left, right)| std::hint::black_box(bits | (left ^ right)));
-    left.len() == right.len() && differing == 0
 }
 
 fn random<const N: usize>() -> Result<String, Failure> {
