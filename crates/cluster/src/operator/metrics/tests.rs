@@ -7,6 +7,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
 
 use super::*;
+use crate::install::{Install, monitoring};
 use crate::operator::events::Words;
 use crate::resources::{Ended, EndedReason, ProjectTemplateSpec, SandboxStatus, State, WarmPool, WarmPoolSpec};
 
@@ -291,6 +292,55 @@ fn everything() -> Vec<Sample> {
     let waits = with(project("b", "default", at(-60)), status(State::Starting, "ImagePull"));
     metrics.sees(sight(vec![failed, waits], vec![pool("small", 1, 0)]));
     samples(&metrics.text().expect("text"))
+}
+
+/// The metrics of an expression, with the labels that it selects.
+fn selected(expression: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
+    let starts = expression.match_indices("garth_operator_").map(|(from, _)| &expression[from..]);
+    let split = starts.map(|rest| {
+        let name = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').map_or(rest, |end| &rest[..end]);
+        let braces = rest[name.len()..].strip_prefix('{').and_then(|labels| labels.split_once('}'));
+        let labels = braces.iter().flat_map(|(labels, _)| labels.split(','));
+        let labels = labels.map(|label| {
+            let (key, value) = label.split_once('=').expect("a label");
+            (key, value.trim_matches('"'))
+        });
+        (name, labels.collect())
+    });
+    split.collect()
+}
+
+#[test]
+fn what_a_rule_asks_for_is_there() {
+    let all = everything();
+    let install = Install {
+        namespace: "garth".to_owned(),
+        projects: "agents".to_owned(),
+        image: "garth:latest".to_owned(),
+        default_image: "debian:12".to_owned(),
+    };
+    let [_, rules] = monitoring(&install);
+    let rules = rules["spec"]["groups"][0]["rules"].as_array().expect("rules").clone();
+    assert!(!rules.is_empty());
+    for rule in rules {
+        let expression = rule["expr"].as_str().expect("an expression");
+        let selected = selected(expression);
+        assert!(!selected.is_empty(), "{expression}");
+        for (name, labels) in selected {
+            let has = |sample: &&Sample| {
+                sample.name == name
+                    && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|has| has == value))
+            };
+            let found = all.iter().find(has).unwrap_or_else(|| panic!("{name} {labels:?} is nowhere: {expression}"));
+            let by = expression.split("by (").skip(1).filter_map(|rest| rest.split_once(')'));
+            for label in by.flat_map(|(labels, _)| labels.split(", ")) {
+                assert!(found.labels.contains_key(label), "{name} has no {label}: {expression}");
+            }
+        }
+        for text in ["summary", "description"] {
+            assert!(rule["annotations"][text].as_str().is_some_and(|text| !text.is_empty()), "{rule}");
+        }
+    }
 }
 
 #[test]
