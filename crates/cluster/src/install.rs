@@ -1,6 +1,7 @@
 //! What a cluster needs for Garth to run on it, as objects for `kubectl apply`: definitions, rights, operator, gateway.
 
 mod archive;
+mod monitoring;
 pub mod pools;
 mod rights;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use archive::{image, needs_loader};
+pub use monitoring::monitoring;
 pub use rights::{Right, rights};
 
 use crate::render::{MANAGED_BY, NAME};
@@ -41,6 +43,14 @@ pub const PROGRAM: &str = "/bin/garth";
 
 /// Where a gateway listens for API clients.
 pub const GATEWAY_PORT: u16 = 7070;
+
+/// Where an operator answers Prometheus and the kubelet.
+pub const METRICS_PORT: u16 = 9090;
+
+/// That port's name.
+const METRICS: &str = "metrics";
+
+const OPERATOR: &str = "garth-operator";
 
 /// Every object, in the order in which they can be made.
 ///
@@ -176,7 +186,8 @@ fn subject(name: &str, install: &Install) -> Subject {
 }
 
 fn operator(install: &Install) -> Deployment {
-    let arguments = ["operator", "--agent-image", &install.image];
+    let listen = format!("0.0.0.0:{METRICS_PORT}");
+    let arguments = ["operator", "--agent-image", &install.image, "--metrics", &listen];
     let fields = [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")];
     let env = fields.map(|(name, path)| EnvVar {
         name: name.to_owned(),
@@ -186,7 +197,25 @@ fn operator(install: &Install) -> Deployment {
             ..EnvVarSource::default()
         }),
     });
-    deployment("garth-operator", install, Container { env: Some(env.into()), ..container(install, &arguments) })
+    let container = Container {
+        env: Some(env.into()),
+        ports: Some(vec![ContainerPort {
+            name: Some(METRICS.to_owned()),
+            container_port: METRICS_PORT.into(),
+            ..ContainerPort::default()
+        }]),
+        liveness_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/healthz".to_owned()),
+                port: IntOrString::String(METRICS.to_owned()),
+                ..HTTPGetAction::default()
+            }),
+            timeout_seconds: Some(5),
+            ..Probe::default()
+        }),
+        ..container(install, &arguments)
+    };
+    deployment(OPERATOR, install, container)
 }
 
 fn gateway(install: &Install) -> Deployment {

@@ -40,7 +40,8 @@ const CHART: &str = "deploy/helm/garth";
 fn the_chart_is_the_manifests_with_values_in_them() {
     let values = ["--image", "{{ .Values.image }}", "--projects", "{{ .Values.projects }}"];
     let more = ["--namespace", "{{ .Release.Namespace }}", "--default-image", "{{ .Values.defaultImage }}"];
-    let all = said(&[&["cluster", "manifests"][..], &values, &more].concat());
+    let manifests = [&["cluster", "manifests"][..], &values, &more].concat();
+    let all = said(&manifests);
     // The definitions are applied before all else, and the namespace is the installer's.
     let apart =
         |object: &&str| object.contains("kind: CustomResourceDefinition") || object.contains("kind: Namespace\n");
@@ -49,20 +50,47 @@ fn the_chart_is_the_manifests_with_values_in_them() {
         format!("---\n{}", objects.join("---\n")).replace("replicas: 2\n", "replicas: {{ .Values.replicas }}\n");
     is_up_to_date(&format!("{CHART}/templates/garth.yaml"), &template);
     is_up_to_date(&format!("{CHART}/crds/garth.yaml"), &said(&["cluster", "crds"]));
+    let more = said(&[&manifests[..], &["--prometheus-rules"]].concat());
+    let more = more.strip_prefix(&all).expect("the same, and more");
+    let monitoring = format!("{WHERE_ASKED}{}{END}", helm_leaves(more));
+    is_up_to_date(&format!("{CHART}/templates/monitoring.yaml"), &monitoring);
+}
+
+const WHERE_ASKED: &str = "{{ if .Values.prometheusRules }}\n";
+const END: &str = "{{ end }}\n";
+
+/// What Prometheus fills in is not for Helm.
+const FOR_PROMETHEUS: [(&str, &str); 2] =
+    [("{{ $labels.", "{{ \"{{\" }} $labels."), ("{{ $value ", "{{ \"{{\" }} $value ")];
+
+fn helm_leaves(text: &str) -> String {
+    FOR_PROMETHEUS.iter().fold(text.to_owned(), |text, (plain, escaped)| text.replace(plain, escaped))
+}
+
+/// What Helm makes of a template, as far as these go.
+fn rendered(template: &str, values: &Value) -> String {
+    let mut text = template.replace("{{ .Release.Namespace }}", "garth");
+    for (name, value) in values.as_object().expect("a map") {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text = text.replace(&format!("{{{{ .Values.{name} }}}}"), &value);
+    }
+    text.replace("{{ \"{{\" }}", "{{")
 }
 
 #[test]
 fn the_chart_by_its_own_values_is_what_the_manifests_are() {
     let chart = |file: &str| std::fs::read_to_string(in_repository(CHART).join(file)).expect(file);
     let values: Value = serde_saphyr::from_str(&chart("values.yaml")).expect("values");
-    let mut rendered = chart("templates/garth.yaml").replace("{{ .Release.Namespace }}", "garth");
-    for (name, value) in values.as_object().expect("a map") {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let placeholder = format!("{{{{ .Values.{name} }}}}");
-        assert!(rendered.contains(&placeholder), "nothing uses the value {name}");
-        rendered = rendered.replace(&placeholder, &value);
+    let (garth, monitoring) = (chart("templates/garth.yaml"), chart("templates/monitoring.yaml"));
+    for name in values.as_object().expect("a map").keys() {
+        let is_used = [&garth, &monitoring].iter().any(|template| template.contains(&format!(".Values.{name} }}}}")));
+        assert!(is_used, "nothing uses the value {name}");
     }
-    let installed = objects(&said(&["cluster", "manifests"]));
+    assert_eq!(values["prometheusRules"], false, "clusters without Prometheus have no such definitions");
+    let conditional =
+        monitoring.strip_prefix(WHERE_ASKED).and_then(|rest| rest.strip_suffix(END)).expect("a condition");
+    let rendered = rendered(&format!("{garth}{conditional}"), &values);
+    let installed = objects(&said(&["cluster", "manifests", "--prometheus-rules"]));
     let mut charted = objects(&chart("crds/garth.yaml"));
     charted.extend(objects(&rendered));
     for object in installed {

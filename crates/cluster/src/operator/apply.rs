@@ -54,7 +54,11 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
     let name = project.name_any();
     match intent {
         Intent::AddFinalizer => finalizers(context, project, |list| list.push(FINALIZER.to_owned())).await,
-        Intent::RemoveFinalizer => finalizers(context, project, |list| list.retain(|name| name != FINALIZER)).await,
+        Intent::RemoveFinalizer => {
+            finalizers(context, project, |list| list.retain(|name| name != FINALIZER)).await?;
+            context.metrics.forget(project);
+            Ok(())
+        }
         Intent::DeleteProject => {
             let projects: Api<Project> = of(context, project);
             let whole = json!({ "spec": { "disk": { "onDelete": OnDelete::Delete } } });
@@ -148,9 +152,11 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
             let params = PatchParams::apply(MANAGER).force();
             match projects.patch_status(&name, &params, &Patch::Apply(patch)).await {
                 // It is another project by now, or none.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-                set => set.map(drop).map_err(refused("its status cannot be set")),
-            }
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+                set => set.map_err(refused("its status cannot be set"))?,
+            };
+            context.metrics.told(project, &status);
+            Ok(())
         }
         Intent::Tell(standing) => {
             tell(context, project, &standing).await;

@@ -12,6 +12,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
+use super::metrics::Pulse;
+
 /// The lease's name.
 pub const NAME: &str = "garth-operator";
 /// Unchanged for so long, it is anyone's.
@@ -43,6 +45,7 @@ pub enum LeaseError {
 pub(super) struct Lease {
     api: Api<Record>,
     identity: String,
+    pulse: Pulse,
 }
 
 /// The right to lead.
@@ -53,8 +56,8 @@ pub(super) struct Held {
 }
 
 impl Lease {
-    pub(super) fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned() }
+    pub(super) fn new(client: Client, namespace: &str, identity: &str, pulse: Pulse) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), pulse }
     }
 
     /// Waits until it is free, and takes it.
@@ -62,6 +65,7 @@ impl Lease {
         let mut seen: Option<(Option<String>, Instant)> = None;
         let mut allowed = Instant::now();
         loop {
+            self.pulse.beat();
             match self.look(&mut seen).await {
                 Ok(Some(record)) => return Ok(Held { lease: self, record, renewed: Instant::now() }),
                 Ok(None) => allowed = Instant::now(),
@@ -126,6 +130,7 @@ impl Held {
     /// Renews it for as long as that works; returns why it no longer does.
     pub(super) async fn keep(mut self) -> LeaseError {
         loop {
+            self.lease.pulse.beat();
             tokio::time::sleep(EVERY).await;
             let Err(error) = self.renew().await else { continue };
             match error {

@@ -15,7 +15,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
 
 use super::apply::{MANAGER, Refused, gone, made_by, refused};
-use super::reconcile::{AT_LEAST, Context, runtime_classes};
+use super::reconcile::{AT_LEAST, Context, Reconciling, runtime_classes};
 use super::refusals::Refusals;
 use super::sight::Sight;
 use crate::decide::{self, ObservedPool, PoolIntent, choose, decide_pool};
@@ -118,10 +118,7 @@ impl Pools {
 }
 
 /// Brings one pool one step nearer to what it asks for.
-pub(super) fn run(
-    pool: Arc<WarmPool>,
-    context: Arc<Context>,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Action, Refused>> + Send>> {
+pub(super) fn run(pool: Arc<WarmPool>, context: Arc<Context>) -> Reconciling {
     Box::pin(async move {
         let key = ObjectRef::from_obj(&*pool);
         let refusal = context.pools.refusals.last(&key);
@@ -146,6 +143,7 @@ pub(super) fn after_error(pool: Arc<WarmPool>, error: &Refused, context: Arc<Con
             if let PoolIntent::SetStatus(_) = &intent
                 && let Err(error) = apply(&context, &pool, intent).await
             {
+                context.metrics.refused(&error);
                 tracing::warn!(%error, "a refusal could not be told of");
             }
         }

@@ -12,6 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt as _};
 
 use super::apply::{self, Refused};
+use super::metrics::Metrics;
 use super::pools::Pools;
 use super::refusals::Refusals;
 use super::sight::Sight;
@@ -26,6 +27,7 @@ pub(super) struct Context {
     pub(super) sight: Sight,
     pub(super) settings: Settings,
     pub(super) pools: Pools,
+    pub(super) metrics: Metrics,
     refusals: Refusals<Project>,
 }
 
@@ -36,18 +38,18 @@ pub(super) const AT_LEAST: Duration = Duration::from_secs(600);
 const UNSEEN: Duration = Duration::from_secs(1);
 
 impl Context {
-    pub(super) fn new(client: Client, sight: Sight, settings: Settings) -> Arc<Self> {
+    pub(super) fn new(client: Client, sight: Sight, settings: Settings, metrics: Metrics) -> Arc<Self> {
         let recorder = Recorder::new(client.clone(), Reporter::from("garth-operator"));
         let (pools, refusals) = (Pools::default(), Refusals::default());
-        Arc::new(Self { client, recorder, sight, settings, pools, refusals })
+        Arc::new(Self { client, recorder, sight, settings, pools, metrics, refusals })
     }
 }
 
+/// One look at one object, and what follows from it.
+pub(super) type Reconciling = std::pin::Pin<Box<dyn Future<Output = Result<Action, Refused>> + Send>>;
+
 /// Brings one project one step nearer to what it asks for.
-pub(super) fn run(
-    project: Arc<Project>,
-    context: Arc<Context>,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Action, Refused>> + Send>> {
+pub(super) fn run(project: Arc<Project>, context: Arc<Context>) -> Reconciling {
     Box::pin(async move {
         let key = ObjectRef::from_obj(&*project);
         if context.pools.is_unseen(&project, &context.sight) {
@@ -153,6 +155,7 @@ pub(super) fn after_error(project: Arc<Project>, error: &Refused, context: Arc<C
             if let Intent::SetStatus(_) | Intent::Tell(_) = &intent
                 && let Err(error) = apply::apply(&context, &project, intent).await
             {
+                context.metrics.refused(&error);
                 tracing::warn!(%error, "a refusal could not be told of");
                 return;
             }

@@ -44,6 +44,9 @@ pub struct Manifests {
     /// Image of projects that name none
     #[arg(long, value_name = "IMAGE", default_value = "debian:12")]
     pub default_image: String,
+    /// Print a PodMonitor and a PrometheusRule, too, for the Prometheus operator
+    #[arg(long)]
+    pub prometheus_rules: bool,
     #[command(flatten)]
     pub pools: PoolOptions,
 }
@@ -74,10 +77,14 @@ pub fn run(args: Cluster) -> Result<u8> {
 }
 
 fn manifests(args: Manifests) -> Result<u8> {
-    let Manifests { namespace, projects, image, default_image, pools } = args;
+    let Manifests { namespace, projects, image, default_image, prometheus_rules, pools } = args;
     let file = pools.node_groups.clone();
     let pools = pools.chosen(&namespace)?;
-    let mut objects = install::objects(&Install { namespace, projects, image, default_image });
+    let install = Install { namespace, projects, image, default_image };
+    let mut objects = install::objects(&install);
+    if let (true, Ok(objects)) = (prometheus_rules, &mut objects) {
+        objects.extend(install::monitoring(&install));
+    }
     if let (Some(pools), Ok(objects)) = (pools, &mut objects) {
         let made = install::pools::pools(&pools);
         objects.extend(made.objects);

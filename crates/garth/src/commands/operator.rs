@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -29,6 +30,9 @@ pub struct Operator {
     /// Projects that are worked on at once
     #[arg(long, value_name = "COUNT", default_value = "16", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
+    /// Answer `GET /metrics` (OpenMetrics) and `GET /healthz` there, to whoever asks [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
 }
 
 pub fn run(args: Operator) -> Result<u8> {
@@ -52,7 +56,7 @@ async fn operate(args: Operator) -> Result<()> {
         namespace: args.namespace,
         suspend_after_seconds: args.suspend_after.map(seconds),
     };
-    let config = OperatorConfig { settings, identity, concurrency: args.concurrency };
+    let config = OperatorConfig { settings, identity, concurrency: args.concurrency, metrics: args.metrics };
     tokio::select! {
         ended = garth_cluster::operator::run(client, config) => {
             ended.map_err(|error| failed("the operator ended", &error))

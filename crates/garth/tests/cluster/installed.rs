@@ -1,10 +1,12 @@
 //! Garth as docs/kubernetes.md installs it: operator and gateway are Pods, from one image, with the rights of their accounts.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use garth_cluster::install::METRICS_PORT;
 use garth_cluster_lab::{BUSYBOX, Image, Lab};
 
 use crate::stage::is_possible;
@@ -48,16 +50,26 @@ fn an_installed_garth_serves_and_outlives_its_leader() {
     assert_ne!(asked(&gateway.host, "", &["ls"]).code, 0);
 
     // Each gateway serves, and knows the key.
-    let addresses = "-o=jsonpath={.items[*].status.podIP}";
-    let of = ["--namespace=garth", "get", "pods", "-l", "app.kubernetes.io/component=garth-gateway", addresses];
-    let addresses = lab.run(&of).expect("the gateways' addresses");
-    assert_eq!(addresses.split_whitespace().count(), 2);
-    for address in addresses.split_whitespace() {
+    let gateways = addresses(&lab, "garth-gateway");
+    assert_eq!(gateways.len(), 2);
+    for address in &gateways {
         assert_eq!(
             asked(&format!("http://{address}:7070"), &key, &["exec", "web", "--", "cat", "note"]).text(),
             "heron"
         );
     }
+
+    // Each operator is measured, and the one that leads knows the projects.
+    let operators = addresses(&lab, "garth-operator");
+    assert_eq!(operators.len(), 2);
+    let scrapes = || operators.iter().map(|address| scraped(address)).collect::<Vec<String>>();
+    let counted = lab.wait_for("the project in the metrics", || {
+        let leaders: Vec<String> =
+            scrapes().into_iter().filter(|said| said.contains("\ngarth_operator_leader 1\n")).collect();
+        let running = "\ngarth_operator_projects{state=\"Running\",runtime=\"default\"} 1\n";
+        Ok(matches!(&leaders[..], [leader] if leader.contains(running)))
+    });
+    assert!(counted.is_ok(), "{:?}", scrapes());
 
     let holder = || {
         let holder = "-o=jsonpath={.spec.holderIdentity}";
@@ -77,6 +89,23 @@ fn an_installed_garth_serves_and_outlives_its_leader() {
 
 fn asked(host: &str, key: &str, args: &[&str]) -> Done {
     finish(Command::new(program()).args(args).env("GARTH_HOST", host).env("GARTH_API_KEY", key), b"")
+}
+
+/// Of the Pods of a part.
+fn addresses(lab: &Lab, part: &str) -> Vec<String> {
+    let (label, addresses) = (format!("app.kubernetes.io/component={part}"), "-o=jsonpath={.items[*].status.podIP}");
+    let addresses = lab.run(&["--namespace=garth", "get", "pods", "-l", &label, addresses]).expect("addresses");
+    addresses.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What an operator answers Prometheus.
+fn scraped(address: &str) -> String {
+    let mut stream = TcpStream::connect((address, METRICS_PORT)).expect("the operator's port");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: operator\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("# EOF\n"), "{answer}");
+    answer
 }
 
 fn doctor(lab: &Lab) -> String {
