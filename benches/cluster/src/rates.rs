@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
 use garth_cluster_lab::Lab;
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::node::{POOL, WARM};
 use crate::stats::Samples;
@@ -21,7 +21,7 @@ use crate::table::Table;
 
 const PEER: &str = "agent-sandbox, from a pool";
 const NODES: u32 = 12;
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is asked for, and what is the pool of it.
 struct Kind {
@@ -112,15 +112,22 @@ async fn burst(lab: &Lab, client: &Client, kind: &Kind, rate: u32, count: u32) -
     volumes(lab, 2 * count)?;
     let pool = |path: &str| lab.run(&["get", kind.pool, "bench", &format!("--output={path}")]);
     lab.run(&["patch", kind.pool, "bench", "--type=merge", "-p", &json!({"spec": {"replicas": count}}).to_string()])?;
-    lab.wait_for("a full pool", || {
+    let began = Instant::now();
+    loop {
         let seen: Value = serde_json::from_str(&pool("json")?)?;
-        Ok((kind.ready)(&seen) >= count.into())
-    })?;
+        if (kind.ready)(&seen) >= count.into() {
+            break;
+        }
+        ensure!(began.elapsed() < PATIENCE, "{}: a pool of {count} is not full after {PATIENCE:?}", kind.subject);
+        sleep(Duration::from_millis(500)).await;
+    }
     let times = ask(client, kind, rate, count).await?;
     lab.run(&["patch", kind.pool, "bench", "--type=merge", "-p", r#"{"spec":{"replicas":0}}"#])?;
     let plural = format!("{}.{}", kind.asked.plural, kind.asked.group);
     lab.run(&["delete", &plural, "--all", "--timeout=300s"])?;
-    lab.wait_for("an empty cluster", || Ok(lab.run(&["get", "pods", "--output=name"])?.is_empty()))?;
+    while !lab.run(&["get", "pods", "--output=name"])?.is_empty() {
+        sleep(Duration::from_millis(500)).await;
+    }
     lab.run(&["delete", "persistentvolumes", "--selector=bench=yes", "--timeout=120s"])?;
     Ok(times)
 }

@@ -36,7 +36,7 @@ impl Lab {
         for (label, value) in labels {
             all[label] = json!(value);
         }
-        let amounts = json!({ "cpu": "32", "memory": "256Gi", "pods": "110" });
+        let amounts = json!({ "cpu": "32", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "110" });
         let node = json!({
             "apiVersion": "v1",
             "kind": "Node",

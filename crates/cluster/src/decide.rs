@@ -128,6 +128,27 @@ pub struct Taking {
     pub template: Template,
 }
 
+impl Intent {
+    /// Whether it can be carried out while all of these are, which stand before it. Each of them is right by itself: what
+    /// became of half of them is seen, and decided again.
+    pub(crate) fn goes_with(&self, others: &[Self]) -> bool {
+        let is_preparation = |intent: &Self| {
+            matches!(
+                intent,
+                Self::CreateClaim(_)
+                    | Self::GrowClaim(_)
+                    | Self::CreateSecret
+                    | Self::ApplyPolicy(_)
+                    | Self::TakePod(_)
+            )
+        };
+        match self {
+            Self::SetStatus(_) => others.iter().all(|other| matches!(other, Self::TakeClaim { .. })),
+            other => is_preparation(other) && others.iter().all(is_preparation),
+        }
+    }
+}
+
 /// What to do, in this order, and when to look again if nothing happens.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Decision {
@@ -143,14 +164,14 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
     if project.metadata.deletion_timestamp.is_some() {
         return remove(observed);
     }
-    if !project.finalizers().iter().any(|name| name == FINALIZER) {
-        return Decision { intents: vec![Intent::AddFinalizer], again: None };
-    }
     let held = project.spec.ephemeral.then(|| held_until(project).unwrap_or(observed.now));
     if held.is_some_and(|until| until <= observed.now) {
         return Decision { intents: vec![Intent::DeleteProject], again: None };
     }
     let mut intents = Vec::new();
+    if !project.finalizers().iter().any(|name| name == FINALIZER) {
+        intents.push(Intent::AddFinalizer);
+    }
     let mut status = project.status.clone().unwrap_or_default();
     let class = choose(project, observed.classes, observed.runtime_classes);
     let disk = disk(observed, &mut intents);

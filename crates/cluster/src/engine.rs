@@ -25,7 +25,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, json};
 
-use crate::decide::choose;
+use crate::decide::{FINALIZER, choose};
 use crate::resources::{DesiredState, IsolationClass, OnDelete, Project, State, WAKE};
 
 pub use error::{Error, ErrorKind};
@@ -160,6 +160,8 @@ impl Engine {
         spec.ephemeral = new.ephemeral;
         let mut project = Project::new(new.name.as_str(), spec);
         translate::set_labels(&mut project, &new.spec.labels);
+        // The operator would begin with that.
+        project.finalizers_mut().push(FINALIZER.to_owned());
         if new.ephemeral {
             hold::extend(&mut project);
         }

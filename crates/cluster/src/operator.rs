@@ -71,7 +71,7 @@ pub enum OperatorError {
 }
 
 /// How close to each other changes of one project are taken as one.
-const DEBOUNCE: Duration = Duration::from_millis(20);
+const DEBOUNCE: Duration = Duration::from_millis(2);
 
 /// Leads whenever it can, and reconciles for as long as it leads.
 ///

@@ -173,12 +173,6 @@ impl World {
         decision
     }
 
-    /// What is decided once the operator has taken the project on.
-    fn settle_finalizer(&mut self) -> Vec<Intent> {
-        self.step();
-        self.decide().intents
-    }
-
     /// Reconciles until nothing is left to do.
     fn settle(&mut self) -> Option<Duration> {
         for _ in 0..STEPS {
@@ -330,12 +324,38 @@ fn a_stopped_project_keeps_its_disk_and_no_sandbox() {
 }
 
 #[test]
+fn what_can_be_done_at_once_is_and_what_has_to_wait_does() {
+    let mut world = World::new(|_| ());
+    world.spare = Some(pool::tests::whole_member(&world.settings, "warm-abc"));
+    let mut groups: Vec<Vec<&str>> = Vec::new();
+    let mut before: Vec<Intent> = Vec::new();
+    for intent in world.decide().intents {
+        let word = match &intent {
+            Intent::AddFinalizer => "keep",
+            Intent::ApplyPolicy(_) => "policy",
+            Intent::TakePod(_) => "pod",
+            Intent::TakeClaim { .. } => "claim",
+            Intent::SetStatus(_) => "status",
+            _ => "other",
+        };
+        if before.is_empty() || !intent.goes_with(&before) {
+            groups.push(Vec::new());
+            before.clear();
+        }
+        groups.last_mut().expect("a group").push(word);
+        before.push(intent);
+    }
+    // Nothing is made of a project that could go without it, and nothing is told before it is so.
+    assert_eq!(groups, [vec!["keep"], vec!["policy", "pod"], vec!["claim", "status"], vec!["other"]]);
+}
+
+#[test]
 fn a_new_project_takes_a_whole_sandbox_of_a_pool_with_its_disk() {
     let mut world = World::new(|_| ());
     let spare = pool::tests::whole_member(&world.settings, "warm-abc");
     world.spare = Some(spare.clone());
     // In two steps, with a crash in between: the disk is taken later.
-    let mut intents = world.settle_finalizer();
+    let mut intents = world.decide().intents;
     intents.retain(|intent| !matches!(intent, Intent::TakeClaim { .. } | Intent::SetStatus(_)));
     intents.into_iter().for_each(|intent| world.carry_out(intent));
     assert!(world.claim.is_none());

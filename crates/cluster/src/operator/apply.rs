@@ -50,14 +50,25 @@ pub(super) fn refused(doing: &'static str) -> impl FnOnce(kube::Error) -> Refuse
     }
 }
 
-pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) -> Result<(), Refused> {
+/// What became of something that was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It is so.
+    Done,
+    /// The project is another by now, and what else was decided may not be right for that.
+    Outdated,
+}
+
+pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) -> Result<Applied, Refused> {
     let name = project.name_any();
-    match intent {
-        Intent::AddFinalizer => finalizers(context, project, |list| list.push(FINALIZER.to_owned())).await,
+    let done = match intent {
+        Intent::AddFinalizer => {
+            return finalizers(context, project, |list| list.push(FINALIZER.to_owned())).await;
+        }
         Intent::RemoveFinalizer => {
-            finalizers(context, project, |list| list.retain(|name| name != FINALIZER)).await?;
+            let applied = finalizers(context, project, |list| list.retain(|name| name != FINALIZER)).await?;
             context.metrics.forget(project);
-            Ok(())
+            return Ok(applied);
         }
         Intent::DeleteProject => {
             let projects: Api<Project> = of(context, project);
@@ -152,17 +163,18 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
             let params = PatchParams::apply(MANAGER).force();
             match projects.patch_status(&name, &params, &Patch::Apply(patch)).await {
                 // It is another project by now, or none.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(Applied::Done),
                 set => set.map_err(refused("its status cannot be set"))?,
             };
             context.metrics.told(project, &status);
             Ok(())
         }
         Intent::Tell(standing) => {
-            tell(context, project, &standing).await;
+            tell(context, project, &standing);
             Ok(())
         }
-    }
+    };
+    done.map(|()| Applied::Done)
 }
 
 fn of<K>(context: &Context, project: &Project) -> Api<K>
@@ -204,16 +216,15 @@ async fn finalizers(
     context: &Context,
     project: &Project,
     change: impl FnOnce(&mut Vec<String>),
-) -> Result<(), Refused> {
+) -> Result<Applied, Refused> {
     let mut list = project.finalizers().to_vec();
     change(&mut list);
     let patch = json!({ "metadata": { "finalizers": list, "resourceVersion": project.resource_version() } });
     let projects: Api<Project> = of(context, project);
     let patched = projects.patch(&project.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
-        // A newer version is on its way here, and is decided about.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        patched => patched.map(drop).map_err(refused("its finalizer cannot be set")),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Applied::Outdated),
+        patched => patched.map(|_| Applied::Done).map_err(refused("its finalizer cannot be set")),
     }
 }
 
@@ -229,7 +240,7 @@ pub(super) fn gone<T>(deleted: Result<T, kube::Error>) -> Result<(), kube::Error
 }
 
 /// An event that cannot be written is no reason to stop.
-async fn tell(context: &Context, project: &Project, standing: &Standing) {
+fn tell(context: &Context, project: &Project, standing: &Standing) {
     let event = Event {
         type_: if standing.reason.is_trouble() { EventType::Warning } else { EventType::Normal },
         reason: standing.reason.word().to_owned(),
@@ -237,7 +248,11 @@ async fn tell(context: &Context, project: &Project, standing: &Standing) {
         action: "Reconcile".to_owned(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &project.object_ref(&())).await {
-        tracing::debug!(%error, "an event was not taken");
-    }
+    let (recorder, about) = (context.recorder.clone(), project.object_ref(&()));
+    // Whoever waits for the project need not wait for that.
+    tokio::spawn(async move {
+        if let Err(error) = recorder.publish(&event, &about).await {
+            tracing::debug!(%error, "an event was not taken");
+        }
+    });
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{self, Action};
@@ -11,7 +12,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt as _};
 
-use super::apply::{self, Refused};
+use super::apply::{self, Applied, Refused};
 use super::metrics::Metrics;
 use super::pools::Pools;
 use super::refusals::Refusals;
@@ -62,8 +63,19 @@ pub(super) fn run(project: Arc<Project>, context: Arc<Context>) -> Reconciling {
         if spare.is_some() && !decision.intents.iter().any(|intent| matches!(intent, Intent::TakePod(_))) {
             context.pools.let_go(&key);
         }
-        for intent in decision.intents {
-            apply::apply(&context, &project, intent).await?;
+        let mut left = decision.intents.into_iter().peekable();
+        while let Some(first) = left.next() {
+            let mut together = vec![first];
+            while let Some(next) = left.next_if(|next| next.goes_with(&together)) {
+                together.push(next);
+            }
+            let applied = join_all(together.into_iter().map(|intent| apply::apply(&context, &project, intent))).await;
+            for applied in applied {
+                if applied? == Applied::Outdated {
+                    // The newer version is on its way here, and is decided about.
+                    return Ok(Action::requeue(AT_LEAST));
+                }
+            }
         }
         if context.refusals.over(&key) {
             // What was said of the refusal is to be taken back.
