@@ -137,8 +137,6 @@ fn run(connections: Connections, site: impl FnOnce() -> Result<Site, ServeError>
         .build()
         .map_err(at("event loop"))?;
     runtime.block_on(async {
-        // The first of them, while there is room.
-        tokio::task::spawn_blocking(|| ());
         let site = Arc::new(site()?);
         let listener = connections.listen().map_err(at("listen"))?;
         let server = server::serve(listener, Arc::clone(&site));

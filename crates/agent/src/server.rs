@@ -102,6 +102,8 @@ impl Site {
 
     /// From now on requests reach the agent.
     pub(crate) fn begin(&self, shared: Arc<Shared>) {
+        // The first thread of the pool, while there is room; and not sooner, as a guest may have to fork before.
+        tokio::task::spawn_blocking(|| ());
         let limits =
             Limits::default().with_max_request_body_size(LARGEST_MESSAGE).with_max_message_size(LARGEST_MESSAGE);
         let rpc = ConnectRpcService::new(rpc::services(&shared)).with_limits(limits);

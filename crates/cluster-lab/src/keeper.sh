@@ -84,4 +84,6 @@ mkdir -m 755 "$state"
 make_cgroups
 unshare --mount --pid --net --fork --kill-child sh -c "$inside" inside "$state" "$@" || true
 exec >/dev/null 2>&1
+# The kernel takes the network apart some time after its last process.
+ip link delete "garth-lab$number" || true
 clean

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use child::{Message, Order};
@@ -223,7 +224,7 @@ impl Supervisor {
                 if self.prepared.take().is_some_and(|prepared| !prepared.stands_back()) {
                     // Where users are mapped only a program of its own memory may: until then its files in /proc are
                     // the machine's root's. Best effort, as in the leader itself.
-                    let _ = std::fs::write(format!("/proc/{leader}/oom_score_adj"), &standing().oom_score_adj);
+                    stand_back(leader);
                 }
                 Ok(Report::Started { leader })
             }
@@ -350,6 +351,14 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// The descriptor, moved to 3 or above, so that no dup2 onto 0, 1 or 2 overwrites it.
 fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?) }
+}
+
+/// Root in a sandbox with users of its own may have put something else there; it shall hold nobody up.
+fn stand_back(leader: Pid) {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(format!("/proc/{leader}/oom_score_adj"), flags, Mode::empty()) {
+        let _ = rustix::io::write(file, standing().oom_score_adj.as_bytes());
+    }
 }
 
 /// What a program has of the kernel's regard, less than this process.

@@ -140,12 +140,13 @@ fn become_program(order: &Order) -> (Step, isize) {
 /// Nobody else touches the Order.
 unsafe fn stand_back(order: *mut Order) {
     // SAFETY: by the caller. setpriority(2) takes numbers; open(2) a C string, write(2) as many bytes as there are. All of them are this
-    // task's own: as a vfork child it shares no oom_score_adj with the agent (Linux 4.9, `__set_oom_adj`), and the
-    // descriptor goes with all others in `stdio`.
+    // task's own: as a vfork child it shares no oom_score_adj with the agent (Linux 4.9, `__set_oom_adj`).
     unsafe {
         call(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, (*order).nice as usize, 0, 0]);
         let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
-        let file = call(libc::SYS_openat, [libc::AT_FDCWD as usize, path, libc::O_WRONLY as usize, 0, 0]);
+        // Root in a sandbox with users of its own may have put something else there; it shall hold nobody up.
+        let flags = (libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW) as usize;
+        let file = call(libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0]);
         if file >= 0 {
             let (text, length) = ((*order).oom_score_adj as usize, (*order).oom_score_adj_length);
             let written = call(libc::SYS_write, [file as usize, text, length, 0, 0]);
