@@ -216,8 +216,12 @@ pub async fn many(lab: &Lab, count: u32, operator: u32, table: &mut Table) -> Re
     Ok(())
 }
 
-/// Of a process, proc_pid_status(5).
+/// Of a process, or of the one that it looks after: proc_pid_status(5).
 fn resident_mib(pid: u32) -> Result<u64> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    if let Some(child) = children.split_whitespace().next() {
+        return resident_mib(child.parse()?);
+    }
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kibibytes: u64 = line.split_whitespace().next().context("a number")?.parse()?;

@@ -36,7 +36,7 @@ impl Table {
             let beside = beside.unwrap_or_else(|| " | | ".to_owned());
             let count = samples.len();
             let _ =
-                writeln!(text, "| {what} | {subject} | {count} | {p50_ms:.1} | {p95_ms:.1} | {p99_ms:.1} | {beside} |");
+                writeln!(text, "| {what} | {subject} | {count} | {p50_ms:.2} | {p95_ms:.2} | {p99_ms:.2} | {beside} |");
         }
         text.push('\n');
         for line in &self.lines {
