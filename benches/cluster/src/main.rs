@@ -33,7 +33,7 @@ struct Options {
     /// First commands of a kind
     #[arg(long, default_value_t = 20)]
     starts: usize,
-    /// Sandboxes asked for in a second; a pool for 75 takes the cluster's own controllers more than ten minutes here
+    /// Sandboxes asked for in a second; it takes a pool of as many as come in all, which has to be filled first
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10])]
     rates: Vec<u32>,
     /// How long each rate is kept up

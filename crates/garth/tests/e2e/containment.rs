@@ -6,6 +6,7 @@ use crate::yard::{eventually, skip};
 
 levels! {
     every:
+        the_agent_comes_before_its_processes,
         a_fork_bomb_ends_with_its_sandbox_and_no_neighbour,
         a_sandbox_whose_processes_are_used_up_goes_on,
         a_memory_hog_dies_alone,
@@ -24,6 +25,16 @@ fn neighbour_answers(sandbox: &Sandbox) {
 fn id(sandbox: &Sandbox) -> String {
     let project = sandbox.yard.json(&["inspect", BOX]);
     project["sandbox_id"].as_str().unwrap_or_else(|| panic!("it runs: {project}")).to_owned()
+}
+
+fn the_agent_comes_before_its_processes(sandbox: &Sandbox) {
+    let number = |line: &str| sandbox.sh(line).parse::<i32>().unwrap_or_else(|error| panic!("{line}: {error}"));
+    // proc_pid_stat(5), after the name, which is one word here.
+    let nice = |process: &str| number(&format!("cut -d' ' -f19 /proc/{process}/stat"));
+    assert!(nice("1") < nice("self"), "for processor time");
+    assert_eq!(nice("self"), 0);
+    let oom = |process: &str| number(&format!("cat /proc/{process}/oom_score_adj"));
+    assert!(oom("1") < oom("self"), "when memory runs out, processes go first");
 }
 
 fn a_fork_bomb_ends_with_its_sandbox_and_no_neighbour(sandbox: &Sandbox) {
