@@ -73,6 +73,7 @@ pub(super) fn run(project: Arc<Project>, context: Arc<Context>) -> Reconciling {
             for applied in applied {
                 if applied? == Applied::Outdated {
                     // The newer version is on its way here, and is decided about.
+                    context.pools.let_go(&key);
                     return Ok(Action::requeue(AT_LEAST));
                 }
             }
