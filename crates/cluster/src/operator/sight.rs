@@ -180,11 +180,15 @@ where
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     };
-    let seen = reflector(writer, events.default_backoff().modify(lean)).touched_objects();
+    let seen = reflector(writer, events.default_backoff().modify(lean));
     let seen = seen.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "a watch begins anew"));
-    watches.push(
-        seen.flat_map(move |object| stream::iter(object.map_or_else(|_| Vec::new(), |object| about(&object)))).boxed(),
-    );
+    let touched = move |event| match event {
+        Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => about(&object),
+        // The copy is whole only now, and what it no longer has, nobody was told of.
+        Ok(watcher::Event::InitDone) => vec![About::All],
+        Ok(watcher::Event::Init | watcher::Event::InitApply(_)) | Err(_) => Vec::new(),
+    };
+    watches.push(seen.flat_map(move |event| stream::iter(touched(event))).boxed());
     store
 }
 
@@ -196,3 +200,6 @@ fn about<K: ResourceExt>(object: &K) -> Vec<About> {
     let pool = label(POOL_LABEL).map(|name| About::Pool(ObjectRef::new(name).within(&namespace)));
     project.into_iter().chain(pool).collect()
 }
+
+#[cfg(test)]
+mod tests;
