@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Verification {
     /// The level that was checked: that of the running sandbox.
     pub runtime: Runtime,
-    /// What carries it out.
-    pub handler: Handler,
+    /// What carries it out; none where a cluster's own default runtime does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<Handler>,
     /// Whether every check passed.
     pub passed: bool,
     /// When.

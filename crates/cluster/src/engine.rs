@@ -10,6 +10,7 @@ mod send;
 mod token;
 mod translate;
 mod usage;
+mod verify;
 mod wait;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ pub use link::Body;
 use link::Link;
 pub use translate::{disk_limit, id, image_name, labels, sandbox_id, spec};
 pub use usage::Usage;
+pub use verify::verified;
 pub use wait::why;
 use wait::{Started, slept_from};
 

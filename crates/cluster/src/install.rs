@@ -73,7 +73,7 @@ pub fn objects(install: &Install) -> Result<Vec<Value>, serde_json::Error> {
         };
         objects.push(json("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", &binding)?);
     }
-    objects.extend(secrets(install)?);
+    objects.extend(places(install)?);
     objects.push(json("apps/v1", "Deployment", &operator(install))?);
     objects.push(json("apps/v1", "Deployment", &gateway(install))?);
     objects.push(json("v1", "Service", &service(install))?);
@@ -149,21 +149,24 @@ fn gateway_rules() -> Vec<PolicyRule> {
         rule(GROUP, &["projects"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule(GROUP, &["isolationclasses"], &WATCH),
         rule("node.k8s.io", &["runtimeclasses"], &WATCH),
+        // Whether a kernel is another than its node's, and whether that can be reached.
+        rule("", &["nodes"], &["get"]),
     ]
 }
 
-/// The roles by which the gateway uses Secrets: their names, namespaces and verbs.
-fn secret_places<'a>(namespace: &'a str, projects: &'a str) -> [(&'static str, &'a str, &'static [&'static str]); 2] {
-    [("garth-gateway-tokens", projects, &["get"]), ("garth-gateway-keys", namespace, &["get", "create", "update"])]
+/// What the gateway may do in one namespace only: look at the projects' Pods and read their tokens, and keep its own keys.
+fn gateway_places<'a>(namespace: &'a str, projects: &'a str) -> [(&'static str, &'a str, Vec<PolicyRule>); 2] {
+    let tokens = vec![rule("", &["secrets"], &["get"]), rule("", &["pods"], &["get"])];
+    let keys = vec![rule("", &["secrets"], &["get", "create", "update"])];
+    [("garth-gateway-tokens", projects, tokens), ("garth-gateway-keys", namespace, keys)]
 }
 
-/// What the gateway may do with Secrets: read the tokens of the projects, and keep its own keys.
-fn secrets(install: &Install) -> Result<Vec<Value>, serde_json::Error> {
+fn places(install: &Install) -> Result<Vec<Value>, serde_json::Error> {
     let mut objects = Vec::new();
-    for (name, namespace, verbs) in secret_places(&install.namespace, &install.projects) {
+    for (name, namespace, rules) in gateway_places(&install.namespace, &install.projects) {
         let metadata = ObjectMeta { namespace: Some(namespace.to_owned()), ..named(name, install) };
-        let rules = Some(vec![rule("", &["secrets"], verbs)]);
-        objects.push(json("rbac.authorization.k8s.io/v1", "Role", &Role { metadata: metadata.clone(), rules })?);
+        let role = Role { metadata: metadata.clone(), rules: Some(rules) };
+        objects.push(json("rbac.authorization.k8s.io/v1", "Role", &role)?);
         let role_ref = role_ref("Role", name);
         let subjects = Some(vec![subject("garth-gateway", install)]);
         let binding = RoleBinding { metadata, role_ref, subjects };

@@ -22,6 +22,7 @@ pub mod operator;
 mod quantity;
 pub mod render;
 pub mod resources;
+mod verify;
 
 pub use engine::{Engine, EngineConfig, connect};
 

@@ -30,3 +30,6 @@ pub const HELD_UNTIL: &str = "garth.dev/held-until";
 /// The annotation that wakes a suspended project: the UID of the sandbox that it was suspended from. So a wish is about one
 /// sleep, whatever anybody's clock says, and the spec stays its owner's alone.
 pub const WAKE: &str = "garth.dev/wake";
+
+/// The annotation in which a gateway keeps what the last look at a project's boundary came to, as JSON.
+pub const VERIFIED: &str = "garth.dev/verified";

@@ -54,4 +54,3 @@ pub use images::{ImageEntry, ImageFormat, ImageSource};
 pub use local::{Addresses, DiskUse, Usage};
 pub use names::made_up as made_up_name;
 pub use project::{Ended, EndedReason, Project, SandboxEntry};
-pub use verify::{Checked, Verification, Verified};

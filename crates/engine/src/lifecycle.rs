@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garth_spec::{Handler, ImageName, Limits, ProjectSpec, ProjectState, Runtime, SandboxId, Transition};
+use garth_verify::Verified;
 use jiff::Timestamp;
 
 use crate::engine::Shared;
@@ -13,7 +14,6 @@ use crate::fault::{self, Point};
 use crate::local::{Live, Local, Order, PausedRecord, Woken};
 use crate::project::{EndedReason, Project, SandboxEntry, random_bits};
 use crate::store::Durability::Crash;
-use crate::verify::Verified;
 
 /// How long processes have to end when no one says.
 const GRACE: Duration = Duration::from_secs(2);

@@ -6,13 +6,13 @@ use garth_spec::{
     Accelerator, Capabilities, Handler, ImageConfig, ImageId, Network, ProjectId, ProjectName, ProjectSpec,
     ProjectState, Runtime, SandboxId, Transition, Volume,
 };
+use garth_verify::Verified;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::local::{Addresses, LeaseRecord, PausedRecord, SandboxRecord};
 use crate::store::Durability;
-use crate::verify::Verified;
 
 /// Everything that the daemon knows of a project; what a restarted daemon begins from.
 #[derive(Debug, Clone, PartialEq)]

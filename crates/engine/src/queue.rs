@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use garth_runtime::Ending;
 use garth_spec::{ProjectSpec, ProjectState, Transition};
+use garth_verify::Verified;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::Shared;
@@ -27,7 +28,6 @@ use crate::project::{EndedReason, Project};
 use crate::reboots::Reboots;
 use crate::registry::{Answer, Entry, View};
 use crate::shutdown::end_processes;
-use crate::verify::Verified;
 
 /// What can be asked of a project.
 #[derive(Debug)]

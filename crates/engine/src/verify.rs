@@ -1,14 +1,5 @@
-//! Whether a sandbox's boundary holds: tried from inside, looked at from outside, judged here.
-//!
-//! ```text
-//! checks (per level) ── tries ──> agent ──> an ordinary process in the sandbox
-//!        │                                        │ what came of each
-//!        └── judge <── host facts (/proc, cgroups, listeners) + that ──> Verification ──> store
-//! ```
-//!
-//! What the kernel and this daemon say of the sandbox is trusted. What comes out of the sandbox is not: it is bounded,
-//! escaped, and what it leaves out counts as a failure. Whoever owns the sandbox can still make its own process lie;
-//! so where the host can see something itself, it does not ask.
+//! Whether a sandbox's boundary holds: the checks of each level, and what the kernel and this daemon say of the sandbox. That
+//! is trusted; what comes out of the sandbox is not ([`garth_verify`]).
 
 mod checks;
 mod host;
@@ -22,9 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use garth_spec::{Handler, Limits, Network, ProbeReport, ProbeRequest, ProjectName, Runtime, Try, Volume};
+use garth_spec::{Limits, Network, ProbeReport, ProbeRequest, ProjectName, Volume};
+use garth_verify::{Verification, judged, question};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::engine::{Engine, StartPolicy};
@@ -32,61 +23,9 @@ use crate::error::{Error, ErrorKind};
 use crate::local::SandboxRecord;
 use crate::project::{Project, SandboxEntry};
 use crate::queue::Request;
-use checks::Check;
 use host::HostFacts;
 use level::Level;
 use listeners::Listeners;
-
-/// The outcome of one run of all checks of a level.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verification {
-    /// The level that was checked: the running sandbox's.
-    pub runtime: Runtime,
-    /// What carries it out.
-    pub handler: Handler,
-    /// When.
-    pub at: Timestamp,
-    /// Each check, in the order of the list.
-    pub checks: Vec<Checked>,
-}
-
-/// One check that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// Its name; stable.
-    pub id: &'static str,
-    /// What has to be so.
-    pub what: &'static str,
-    /// Whether it is.
-    pub passed: bool,
-    /// What was seen: one line, bounded, without control characters.
-    pub evidence: String,
-}
-
-/// What the store keeps of a verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    /// When.
-    pub at: Timestamp,
-    /// The level that was checked.
-    pub runtime: Runtime,
-    /// How many checks were made.
-    pub checks: usize,
-    /// The names of those that failed.
-    pub failed: Vec<String>,
-}
-
-impl Verification {
-    /// Whether every check passed.
-    pub fn passed(&self) -> bool {
-        self.checks.iter().all(|check| check.passed)
-    }
-
-    fn summary(&self) -> Verified {
-        let failed = self.checks.iter().filter(|check| !check.passed).map(|check| check.id.to_owned());
-        Verified { at: self.at, runtime: self.runtime, checks: self.checks.len(), failed: failed.collect() }
-    }
-}
 
 /// What is known of the sandbox before anything is tried.
 #[derive(Debug, Clone)]
@@ -111,6 +50,13 @@ struct Subject {
     neighbours: Vec<IpAddr>,
     /// Where this host listens for the time of the check.
     host: Vec<std::net::SocketAddr>,
+}
+
+/// What a check is judged by, beside its tries.
+#[derive(Debug)]
+struct Facts {
+    subject: Subject,
+    host: HostFacts,
 }
 
 /// A directory of the host that the sandbox was given.
@@ -167,21 +113,21 @@ impl Engine {
         };
         let checks = checks::of(&subject);
         let before = self.inspect(name).await?;
-        let tries: Vec<Try> = checks.iter().flat_map(|check| check.tries.iter().cloned()).collect();
-        let report = ask(&agent, ProbeRequest { tries }).await?;
+        let report = ask(&agent, question(&checks)).await?;
         let after = self.inspect(name).await?;
         if after.project.sandbox.as_ref().map(|entry| entry.id) != Some(sandbox.id) {
             // What the host would look at now is another sandbox, or none.
             return Err(ErrorKind::NotRunning(name.clone()).into());
         }
-        let facts =
-            blocking(move || HostFacts::read(&subject, listeners, &before, &after).map(|facts| (subject, facts)));
-        let (subject, facts) = facts.await?;
+        let facts = blocking(move || {
+            let host = HostFacts::read(&subject, listeners, &before, &after)?;
+            Ok(Facts { subject, host })
+        });
         let verification = Verification {
             runtime: sandbox.runtime,
-            handler: sandbox.handler,
+            handler: Some(sandbox.handler),
             at: Timestamp::now(),
-            checks: judged(&checks, report, &subject, &facts),
+            checks: judged(&checks, report, &facts.await?),
         };
         let summary = Box::new(verification.summary());
         self.entry(name)?.ask(|answer| Request::Verified { summary, answer }).await?;
@@ -214,22 +160,6 @@ async fn ask(agent: &Arc<Agent>, request: ProbeRequest) -> Result<ProbeReport, E
     let question = serde_json::to_vec(&request).map_err(refuse)?;
     let answer = agent.post("/garth/probe", question, WITHIN).await?;
     serde_json::from_slice(&answer).map_err(refuse)
-}
-
-/// Hands each check what came of its own tries. A report that is too short leaves the last ones with none.
-fn judged(checks: &[Check], report: ProbeReport, subject: &Subject, host: &HostFacts) -> Vec<Checked> {
-    let mut observed = report.observed.into_iter();
-    let judged = checks.iter().map(|check| {
-        let tried: Vec<_> = check.tries.iter().cloned().zip(observed.by_ref().take(check.tries.len())).collect();
-        let verdict = match tried.len() == check.tries.len() {
-            true => (check.judge)(&judge::Evidence { subject, host, tried: &tried }),
-            false => Err("the sandbox did not say what came of it".to_owned()),
-        };
-        let passed = verdict.is_ok();
-        let (Ok(evidence) | Err(evidence)) = verdict;
-        Checked { id: check.id, what: check.what, passed, evidence: judge::printable(&evidence) }
-    });
-    judged.collect()
 }
 
 #[cfg(test)]

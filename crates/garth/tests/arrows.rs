@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("garth-image", &["garth-spec", "garth-kernel", "garth-storage"]),
     ("garth-network", &["garth-spec", "garth-kernel"]),
     ("garth-vm", &["garth-spec", "garth-kernel"]),
+    ("garth-verify", &["garth-spec"]),
     (
         "garth-engine",
         &[
@@ -31,11 +32,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "garth-image",
             "garth-network",
             "garth-vm",
+            "garth-verify",
         ],
     ),
     ("garth-api", &["garth-spec"]),
-    ("garth-cluster", &["garth-spec", "garth-protocol"]),
-    ("garth-server", &["garth-api", "garth-engine", "garth-cluster", "garth-spec"]),
+    ("garth-cluster", &["garth-spec", "garth-protocol", "garth-verify"]),
+    ("garth-server", &["garth-api", "garth-engine", "garth-cluster", "garth-verify", "garth-spec"]),
     (
         "garth",
         &[

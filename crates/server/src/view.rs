@@ -37,7 +37,7 @@ pub(crate) fn project(project: &garth_engine::Project) -> Project {
     }
 }
 
-fn verified(verified: &garth_engine::Verified) -> Verified {
+pub(crate) fn verified(verified: &garth_verify::Verified) -> Verified {
     Verified {
         at: verified.at,
         runtime: verified.runtime,
@@ -47,9 +47,9 @@ fn verified(verified: &garth_engine::Verified) -> Verified {
     }
 }
 
-pub(crate) fn verification(verification: garth_engine::Verification) -> Verification {
+pub(crate) fn verification(verification: garth_verify::Verification) -> Verification {
     let passed = verification.passed();
-    let check = |check: garth_engine::Checked| Check {
+    let check = |check: garth_verify::Checked| Check {
         id: check.id.to_owned(),
         what: check.what.to_owned(),
         passed: check.passed,

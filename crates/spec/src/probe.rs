@@ -83,6 +83,23 @@ pub enum ProbeCall {
     UnshareUser,
 }
 
+impl ProbeCall {
+    /// The system call's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::PerfEventOpen => "perf_event_open",
+            Self::Keyctl => "keyctl",
+            Self::IoUringSetup => "io_uring_setup",
+            Self::OpenByHandleAt => "open_by_handle_at",
+            Self::Userfaultfd => "userfaultfd",
+            Self::Syslog => "syslog",
+            Self::InitModule => "init_module",
+            Self::UnshareUser => "unshare of the user namespace",
+        }
+    }
+}
+
 /// What came of one try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use garth_kernel::supervise::{Command, Exit, Identity, Privileges, Report, Stdio, Supervisor};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Pid, getegid, geteuid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -45,7 +45,7 @@ pub struct Bounds {
     pub time: Duration,
 }
 
-/// Runs this program with these words as root of the sandbox; `input` is its standard input, its output is returned.
+/// Runs this program with these words as whoever the agent is, the sandbox's root if that can be; `input` is its standard input, its output is returned.
 pub async fn run_own(words: &[&str], input: &[u8], bounds: Bounds, privileges: Privileges) -> Result<Bytes, OwnError> {
     let Running { mut supervisor, to_child, from_child } = Running::start(words, privileges)?;
     let root = supervisor.get_ref().pid();
@@ -88,13 +88,14 @@ fn command(words: &[&str], stdio: Stdio, privileges: Privileges) -> io::Result<C
     let word = |word: &&str| CString::new(*word).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let mut argv = vec![c"garth-agent".to_owned()];
     argv.extend(words.iter().map(word).collect::<io::Result<Vec<_>>>()?);
+    let gid = getegid().as_raw();
     Ok(Command {
         // In the new process it is its own: the agent's file, sealed and in no directory.
         programs: vec![c"/proc/self/exe".to_owned()],
         argv,
         env: Vec::new(),
         cwd: c"/".to_owned(),
-        identity: Identity { uid: 0, gid: 0, groups: vec![0] },
+        identity: Identity { uid: geteuid().as_raw(), gid, groups: vec![gid] },
         stdio,
         privileges,
     })

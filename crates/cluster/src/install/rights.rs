@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
-use super::{gateway_rules, operator_rules, secret_places};
+use super::{gateway_places, gateway_rules, operator_rules};
 use crate::doctor::Where;
 
 /// One thing that is done to one kind of object.
@@ -23,13 +23,9 @@ pub fn rights(part: &str, at: &Where) -> Vec<Right> {
     let everywhere = if part == "operator" { operator_rules() } else { gateway_rules() };
     let mut rights: Vec<Right> = everywhere.iter().flat_map(of_rule).collect();
     if part == "gateway" {
-        for (_, namespace, verbs) in secret_places(&at.namespace, &at.projects) {
-            rights.extend(verbs.iter().map(|verb| Right {
-                group: String::new(),
-                resource: "secrets".to_owned(),
-                verb: (*verb).to_owned(),
-                namespace: Some(namespace.to_owned()),
-            }));
+        for (_, namespace, rules) in gateway_places(&at.namespace, &at.projects) {
+            let there = |right| Right { namespace: Some(namespace.to_owned()), ..right };
+            rights.extend(rules.iter().flat_map(of_rule).map(there));
         }
     }
     rights

@@ -18,7 +18,7 @@ fn project(name: &str) -> Project {
         created_at: Timestamp::now(),
         started_at: Some(Timestamp::now()),
         ended: None,
-        verified: Some(crate::verify::Verified {
+        verified: Some(garth_verify::Verified {
             at: Timestamp::now(),
             runtime: garth_spec::Runtime::Default,
             checks: 2,

@@ -2,6 +2,7 @@
 //! here.
 
 use garth_spec::{Handler, ProbeCall};
+use garth_verify::tries::{DEVICES, MORE_DEVICES};
 
 /// What is expected of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,24 +63,6 @@ impl Level {
 /// CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP: Docker's set without
 /// MKNOD, NET_RAW and AUDIT_WRITE.
 const FEW: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 31;
-
-/// null zero full random urandom tty ptmx, and terminals.
-const DEVICES: &[(u32, Option<u32>)] =
-    &[(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
-
-/// Those, and fuse and tun, which are kept in the user and network namespaces of who opens them.
-const MORE_DEVICES: &[(u32, Option<u32>)] = &[
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(2)),
-    (136, None),
-    (10, Some(229)),
-    (10, Some(200)),
-];
 
 /// `default`: root is the host's root, so everything dangerous is refused.
 const DEFAULT: Level = Level {

@@ -4,9 +4,12 @@
 //! another one, what it reaches by network, and that the hypervisor, which a guest may take over, has nothing to take.
 
 use garth_spec::{ByteSize, Try};
+use garth_verify::check;
+use garth_verify::judge::no_new_privs;
+use garth_verify::tries::{boot, paths};
 
 use super::Subject;
-use super::checks::{Check, check, network, paths};
+use super::checks::{Check, network};
 use super::judge;
 
 /// What the machine was started with.
@@ -33,17 +36,16 @@ pub(super) fn of(subject: &Subject) -> Vec<Check> {
 }
 
 fn inside(subject: &Subject) -> Vec<Check> {
-    let boot = paths(Try::Read, &["/proc/sys/kernel/random/boot_id", "/proc/version"]);
     let mut processes = paths(Try::Entries, &["/proc"]);
     processes.extend(of_ours(subject).map(Try::Read));
     let mut checks = vec![
-        check("kernel", "its kernel is not the host's", boot, judge::kernel),
+        check("kernel", "its kernel is not the host's", boot(), judge::kernel),
         check("accelerator", "what keeps its kernel apart is what was chosen", Vec::new(), judge::accelerator),
         check("processes", "no process of the host is seen", processes, judge::own_processes),
     ];
     if subject.no_new_privs {
         let status = paths(Try::Read, &["/proc/self/status"]);
-        checks.push(check("no-new-privs", "set-user-id programs gain nothing", status, judge::no_new_privs));
+        checks.push(check("no-new-privs", "set-user-id programs gain nothing", status, no_new_privs));
     }
     checks
 }

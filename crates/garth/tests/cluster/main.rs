@@ -20,3 +20,4 @@ mod projects;
 mod refused;
 mod runtimes;
 mod stage;
+mod verify;

@@ -9,6 +9,7 @@ use garth_spec::{ByteSize, Handler, ProjectName, ProjectSpec, ProjectState, Runt
 use jiff::Timestamp;
 
 use crate::failure::Failure;
+use crate::view;
 
 pub(super) fn list(engine: &Engine) -> Vec<Project> {
     engine.list().iter().map(|one| project(engine, one)).collect()
@@ -77,7 +78,7 @@ pub(super) fn project(engine: &Engine, project: &resources::Project) -> Project 
         started_at: sandbox.and_then(|sandbox| sandbox.started_at.as_ref()).map(time),
         waiting: waiting(project, state),
         ended: status.ended.as_ref().map(ended),
-        verified: None,
+        verified: engine::verified(project).as_ref().map(view::verified),
     }
 }
 

@@ -1,36 +1,16 @@
 //! What is seen inside a guest: a kernel, processes and a size of its own.
 
 use garth_spec::{Observed, Try};
+use garth_verify::Verdict;
+use garth_verify::judge::{another_kernel, bytes_of, each, errno, field, is_local, release_of, text};
 
 use super::limits::in_list;
-use super::{Evidence, NO_NEIGHBOUR, Verdict, bytes_of, each, errno, field, is_local, name, outcome};
+use super::{Evidence, NO_NEIGHBOUR};
 
-fn text<'a>(evidence: &Evidence<'a>, at: usize) -> Result<&'a str, String> {
-    match evidence.tried.get(at) {
-        Some((_, Observed::Text(text))) => Ok(text.trim()),
-        Some((one, observed)) => Err(format!("{}: {}", name(one), outcome(observed))),
-        None => Err("nothing was read".to_owned()),
-    }
-}
-
-/// Another boot than this host's. The version is told and not judged: host and guest may run the same distribution's
-/// kernel, but never the same boot of it.
+/// Another boot than this host's.
 pub(in crate::verify) fn kernel(evidence: &Evidence<'_>) -> Verdict {
-    let (boot, version) = (text(evidence, 0)?, text(evidence, 1)?);
-    let host = evidence.host.boot_id.trim();
-    // 8-4-4-4-12 (random(4)).
-    if boot.len() != 36 || !boot.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()) {
-        return Err(format!("its boot has no id: {boot:?}"));
-    }
-    if host.is_empty() {
-        return Err("the id of this host's boot cannot be read".to_owned());
-    }
-    if boot == host {
-        return Err("its boot is this host's: the kernel is shared".to_owned());
-    }
-    let release = version.split(' ').nth(2).ok_or_else(|| format!("its kernel has no version: {version:?}"))?;
-    let same = if version == evidence.host.version.trim() { ", the version that the host runs too" } else { "" };
-    Ok(format!("another boot, of Linux {release}{same}"))
+    let host = &evidence.facts.host;
+    another_kernel(evidence, "host", host.boot_id.trim(), release_of(&host.version).unwrap_or_default())
 }
 
 /// This daemon and the hypervisor are not among its processes. A number proves nothing, since the guest counts from 1
@@ -49,7 +29,7 @@ pub(in crate::verify) fn own_processes(evidence: &Evidence<'_>) -> Verdict {
     })?;
     for (one, observed) in stats {
         let (Try::Read(path), Observed::Text(inside)) = (one, observed) else { continue };
-        let host = evidence.host.processes_of_ours.iter().find(|(of, _)| of == path);
+        let host = evidence.facts.host.processes_of_ours.iter().find(|(of, _)| of == path);
         let host = host.and_then(|(_, stat)| birth(stat)).ok_or_else(|| format!("{path} cannot be read here"))?;
         if birth(inside).ok_or_else(|| format!("{path} says nothing of a process"))? == host {
             return Err(format!("{path} is that of the host: {} is seen", host.0));
@@ -86,7 +66,7 @@ fn birth(stat: &str) -> Option<(&str, u64)> {
 /// The guest has no more memory and processors than it was given.
 pub(in crate::verify) fn size(evidence: &Evidence<'_>) -> Verdict {
     let (meminfo, online) = (text(evidence, 0)?, text(evidence, 1)?);
-    let limits = &evidence.subject.limits;
+    let limits = &evidence.facts.subject.limits;
     let total = field(meminfo, "MemTotal").and_then(|total| total.split(' ').next()?.parse::<u64>().ok());
     let total = total.and_then(|kib| kib.checked_mul(1024)).ok_or_else(|| "it does not say its memory".to_owned())?;
     if total > limits.memory.bytes() {

@@ -1,11 +1,14 @@
 //! What the host sees of a hypervisor in its jail: what a guest that has taken it over could do.
 
+use garth_verify::Verdict;
+use garth_verify::judge::{bytes_of, capability_set, field};
+
+use super::Evidence;
 use super::mounts::{Mount, mount};
-use super::{Evidence, Verdict, bytes_of, capability_set, field};
 
 /// No set holds a capability, nor can one be gained by executing a file.
 pub(in crate::verify) fn powerless(evidence: &Evidence<'_>) -> Verdict {
-    let status = &evidence.host.status;
+    let status = &evidence.facts.host.status;
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         match capability_set(status, name) {
             Some(0) => {}
@@ -24,7 +27,7 @@ const USERS: u64 = 65_536;
 
 /// A user and a group that nobody else is, and no way back to another.
 pub(in crate::verify) fn jailed_user(evidence: &Evidence<'_>) -> Verdict {
-    let status = &evidence.host.status;
+    let status = &evidence.facts.host.status;
     let mut own = Vec::new();
     for name in ["Uid", "Gid"] {
         let ids = field(status, name).unwrap_or_default();
@@ -70,7 +73,7 @@ const KERNELS: [&str; 10] =
 
 /// An empty root that is read-only, and on it only what the hypervisor opens.
 pub(in crate::verify) fn shown(evidence: &Evidence<'_>) -> Verdict {
-    let lines: Option<Vec<Mount<'_>>> = evidence.host.mountinfo.lines().map(mount).collect();
+    let lines: Option<Vec<Mount<'_>>> = evidence.facts.host.mountinfo.lines().map(mount).collect();
     let mounts = lines.ok_or_else(|| "the mounts cannot be read".to_owned())?;
     for needed in ["/", DISK, OWN] {
         match mounts.iter().filter(|mount| mount.at == needed).count() {
@@ -79,7 +82,7 @@ pub(in crate::verify) fn shown(evidence: &Evidence<'_>) -> Verdict {
         }
     }
     for mount in &mounts {
-        fits(mount, &evidence.subject.disk).map_err(|wrong| {
+        fits(mount, &evidence.facts.subject.disk).map_err(|wrong| {
             format!("{} of a {} is at {} ({}): {wrong}", mount.root, mount.kind, mount.at, mount.options)
         })?;
     }
@@ -125,7 +128,7 @@ const CLAIM: &str = "/ids.lock";
 
 /// No descriptor leads out of the jail: an open directory of the host would, by `..`.
 pub(in crate::verify) fn open(evidence: &Evidence<'_>) -> Verdict {
-    let all = &evidence.host.descriptors;
+    let all = &evidence.facts.host.descriptors;
     let fine = |link: &&String| {
         OPEN.iter().any(|open| link.starts_with(open)) || DEVICES.contains(&link.as_str()) || link.ends_with(CLAIM)
     };
@@ -141,9 +144,9 @@ const BESIDE: u64 = 512 << 20;
 
 /// The cgroup holds the guest's memory and a bounded rest.
 pub(in crate::verify) fn machine_memory(evidence: &Evidence<'_>) -> Verdict {
-    let limit = evidence.subject.limits.memory;
-    let guest = evidence.subject.guest.ok_or_else(|| "it is no machine".to_owned())?.memory;
-    let set = evidence.host.memory.ok_or_else(|| "the limit cannot be read".to_owned())?;
+    let limit = evidence.facts.subject.limits.memory;
+    let guest = evidence.facts.subject.guest.ok_or_else(|| "it is no machine".to_owned())?.memory;
+    let set = evidence.facts.host.memory.ok_or_else(|| "the limit cannot be read".to_owned())?;
     if guest > limit {
         return Err(format!("the guest was started with {guest}, the limit is {limit} since: restart it"));
     }
@@ -162,7 +165,7 @@ const THREADS: u64 = 512;
 
 /// The hypervisor can make no crowd. How many processes the guest has is its kernel's matter: none of them is the host's.
 pub(in crate::verify) fn threads(evidence: &Evidence<'_>) -> Verdict {
-    match evidence.host.pids {
+    match evidence.facts.host.pids {
         Some(set) if set <= THREADS => Ok(format!("the limit is {set} threads of the hypervisor")),
         Some(set) => Err(format!("the limit is {set}, more than {THREADS}")),
         None => Err("the limit cannot be read, or there is none".to_owned()),
@@ -171,8 +174,8 @@ pub(in crate::verify) fn threads(evidence: &Evidence<'_>) -> Verdict {
 
 /// Says what keeps the guest's instructions apart from the host's. The node of KVM is there if and only if it is that.
 pub(in crate::verify) fn accelerator(evidence: &Evidence<'_>) -> Verdict {
-    let guest = evidence.subject.guest.ok_or_else(|| "it is no machine".to_owned())?;
-    let kvm = evidence.host.mountinfo.lines().filter_map(mount).any(|mount| mount.at == "/dev/kvm");
+    let guest = evidence.facts.subject.guest.ok_or_else(|| "it is no machine".to_owned())?;
+    let kvm = evidence.facts.host.mountinfo.lines().filter_map(mount).any(|mount| mount.at == "/dev/kvm");
     match (guest.translated, kvm) {
         (false, true) => Ok("KVM: the boundary is the processor's".to_owned()),
         // https://www.qemu.org/docs/master/system/security.html, "Non-virtualization Use Case".

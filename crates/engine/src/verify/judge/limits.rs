@@ -1,21 +1,23 @@
 //! Limits: that they are set, and that they hold.
 
 use garth_spec::Observed;
+use garth_verify::Verdict;
+use garth_verify::judge::{bytes_of, errno, field, name, outcome};
 
-use super::{Evidence, Verdict, bytes_of, errno, field, name, outcome};
+use super::Evidence;
 
 /// The cgroup has the limit, and where it was tried, taking more ends whoever does.
 pub(in crate::verify) fn memory(evidence: &Evidence<'_>) -> Verdict {
     const PAGE: u64 = 4096;
-    let wanted = evidence.subject.limits.memory.bytes();
-    let set = evidence.host.memory.ok_or_else(|| "the limit cannot be read".to_owned())?;
+    let wanted = evidence.facts.subject.limits.memory.bytes();
+    let set = evidence.facts.host.memory.ok_or_else(|| "the limit cannot be read".to_owned())?;
     // The kernel counts in pages.
     if set / PAGE != wanted / PAGE {
         return Err(format!("the limit is {}, not {}", bytes_of(set), bytes_of(wanted)));
     }
     match evidence.tried {
         [] => Ok(format!("the limit is {}", bytes_of(set))),
-        [(_, Observed::Killed)] if evidence.host.oom_kills > 0 => {
+        [(_, Observed::Killed)] if evidence.facts.host.oom_kills > 0 => {
             Ok(format!("the limit is {}, and who takes more is killed", bytes_of(set)))
         }
         [(one, observed), ..] => Err(format!("{} under {}: {}", name(one), bytes_of(set), outcome(observed))),
@@ -24,8 +26,8 @@ pub(in crate::verify) fn memory(evidence: &Evidence<'_>) -> Verdict {
 
 /// The cgroup has the limit, and where it was tried, the kernel refuses one more.
 pub(in crate::verify) fn pids(evidence: &Evidence<'_>) -> Verdict {
-    let wanted = u64::from(evidence.subject.limits.pids);
-    let set = evidence.host.pids.ok_or_else(|| "the limit cannot be read".to_owned())?;
+    let wanted = u64::from(evidence.facts.subject.limits.pids);
+    let set = evidence.facts.host.pids.ok_or_else(|| "the limit cannot be read".to_owned())?;
     // On cgroup v1 the spawner is in there too.
     if set != wanted && set != wanted + 1 {
         return Err(format!("the limit is {set}, not {wanted}"));
@@ -39,9 +41,9 @@ pub(in crate::verify) fn pids(evidence: &Evidence<'_>) -> Verdict {
 
 /// The cgroup has the limit.
 pub(in crate::verify) fn cpus(evidence: &Evidence<'_>) -> Verdict {
-    let wanted = u64::from(evidence.subject.limits.cpus.millis());
+    let wanted = u64::from(evidence.facts.subject.limits.cpus.millis());
     let words = |millis: u64| format!("{}.{:03}", millis / 1000, millis % 1000);
-    match evidence.host.cpus {
+    match evidence.facts.host.cpus {
         Some(set) if set == wanted => Ok(format!("the limit is {} processors", words(set))),
         Some(set) => Err(format!("the limit is {} processors, not {}", words(set), words(wanted))),
         None => Err("the limit cannot be read, or there is none".to_owned()),
@@ -50,8 +52,8 @@ pub(in crate::verify) fn cpus(evidence: &Evidence<'_>) -> Verdict {
 
 /// The disk has the limit.
 pub(in crate::verify) fn disk(evidence: &Evidence<'_>) -> Verdict {
-    let wanted = evidence.subject.limits.disk;
-    match evidence.host.disk.map(|disk| disk.limit) {
+    let wanted = evidence.facts.subject.limits.disk;
+    match evidence.facts.host.disk.map(|disk| disk.limit) {
         Some(Some(set)) if set == wanted => Ok(format!("the limit is {set}")),
         Some(Some(set)) => Err(format!("the limit is {set}, not {wanted}")),
         Some(None) => Err("the pool has no limits here (overlay driver): see garth doctor".to_owned()),
@@ -67,7 +69,7 @@ pub(in crate::verify) fn numbers(evidence: &Evidence<'_>) -> Verdict {
         None => Err("nothing was read".to_owned()),
     };
     let (meminfo, cpuinfo, stat, online, uptime) = (text(0)?, text(1)?, text(2)?, text(3)?, text(4)?);
-    let limits = &evidence.subject.limits;
+    let limits = &evidence.facts.subject.limits;
     let kib = field(meminfo, "MemTotal").and_then(|total| total.split(' ').next()?.parse::<u64>().ok());
     match kib {
         Some(kib) if kib << 10 <= limits.memory.bytes() => {}
@@ -82,9 +84,9 @@ pub(in crate::verify) fn numbers(evidence: &Evidence<'_>) -> Verdict {
         }
     }
     let up = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
-    match (up, evidence.host.age) {
+    match (up, evidence.facts.host.age) {
         (Some(up), Some(age)) if up <= age.as_secs() + 5 => {}
-        _ => return Err(format!("uptime is {up:?} s, the sandbox is {:?} old", evidence.host.age)),
+        _ => return Err(format!("uptime is {up:?} s, the sandbox is {:?} old", evidence.facts.host.age)),
     }
     Ok(format!("{} KiB of memory, {processors} processors, up {} s", kib.unwrap_or(0), up.unwrap_or(0)))
 }

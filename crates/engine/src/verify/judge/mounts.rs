@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Evidence, Verdict};
+use garth_verify::Verdict;
+
+use super::Evidence;
 use crate::verify::Shown;
 
 /// A line of mountinfo, as far as it matters (proc_pid_mountinfo(5)).
@@ -42,18 +44,19 @@ fn is_volume(mount: &Mount<'_>, volumes: &[Shown]) -> bool {
 
 /// Nothing is mounted but what the level and the project have, and of disks only the project's own.
 pub(in crate::verify) fn mounts(evidence: &Evidence<'_>) -> Verdict {
-    let lines: Option<Vec<Mount<'_>>> = evidence.host.mountinfo.lines().map(mount).collect();
+    let lines: Option<Vec<Mount<'_>>> = evidence.facts.host.mountinfo.lines().map(mount).collect();
     let mounts = lines.ok_or_else(|| "the mounts cannot be read".to_owned())?;
     let disk = mounts.iter().find(|mount| mount.at == "/").ok_or_else(|| "no root is mounted".to_owned())?;
-    if disk.kind != "overlay" && !disk.root.split('/').any(|part| part == evidence.subject.disk) {
+    if disk.kind != "overlay" && !disk.root.split('/').any(|part| part == evidence.facts.subject.disk) {
         return Err(format!("the root is {} of a {}, not the project's disk", disk.root, disk.kind));
     }
-    let places = evidence.subject.level.mounts;
-    let own_tmp = evidence.subject.read_only.then_some("/tmp");
-    if evidence.subject.read_only && !disk.options.split(',').any(|option| option == "ro") {
+    let places = evidence.facts.subject.level.mounts;
+    let own_tmp = evidence.facts.subject.read_only.then_some("/tmp");
+    if evidence.facts.subject.read_only && !disk.options.split(',').any(|option| option == "ro") {
         return Err("the root can be written, which was not to be".to_owned());
     }
-    let shown: Vec<&Mount<'_>> = mounts.iter().filter(|mount| is_volume(mount, &evidence.subject.volumes)).collect();
+    let shown: Vec<&Mount<'_>> =
+        mounts.iter().filter(|mount| is_volume(mount, &evidence.facts.subject.volumes)).collect();
     // Also what a sandbox that may mount has made of one.
     let of_a_volume = |mount: &&Mount<'_>| {
         shown.iter().any(|volume| volume.device == mount.device && Path::new(mount.root).starts_with(volume.root))
@@ -69,7 +72,7 @@ pub(in crate::verify) fn mounts(evidence: &Evidence<'_>) -> Verdict {
             Some(_) => KERNELS.contains(&kind) || (mount.at == "/usr" && kind == "overlay"),
             None => KERNELS.contains(&kind) || MADE_INSIDE.contains(&kind),
         };
-        let shown = evidence.subject.level.of_the_host.iter().any(|dir| mount.at.starts_with(dir));
+        let shown = evidence.facts.subject.level.of_the_host.iter().any(|dir| mount.at.starts_with(dir));
         if !of_the_disk && !harmless && !shown {
             return Err(format!("{} of a {} is mounted at {}", mount.root, mount.kind, mount.at));
         }

@@ -188,7 +188,7 @@ fn what_keeps_the_kernel_apart_is_said() {
         let (mut of, mut host) = (subject(Runtime::Microvm), host());
         of.guest = of.guest.map(|guest| super::super::machine::Guest { translated, ..guest });
         host.mountinfo += mounts;
-        judge::accelerator(&Evidence { subject: &of, host: &host, tried: &[] })
+        judge::accelerator(&Evidence { facts: &Facts { subject: of, host }, tried: &[] })
     };
     assert!(said(true, "").is_ok_and(|evidence| evidence.contains("QEMU's translator and not the processor")));
     assert!(said(false, KVM).is_ok_and(|evidence| evidence.starts_with("KVM")));
