@@ -1,19 +1,25 @@
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use garth_spec::{ImageName, ProjectName};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     Changed, CreateKey, CreateProject, CreatedKey, Doctor, Error, ErrorBody, GuestFiles, Image, ImageFormat, ImageList,
@@ -86,10 +92,12 @@ pub type Connection = SendRequest<Body>;
 pub enum Place {
     /// At a unix socket.
     Socket(PathBuf),
-    /// On the network, without encryption.
+    /// On the network.
     Network {
         /// Host and port.
-        authority: String,
+        authority: Authority,
+        /// Whether it proves who it is, and encrypts (TLS, by an authority that this machine knows: `SSL_CERT_FILE`).
+        encrypted: bool,
         /// What callers show.
         key: Option<String>,
     },
@@ -99,7 +107,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => path.display().fmt(f),
-            Self::Network { authority, .. } => write!(f, "http://{authority}"),
+            Self::Network { authority, encrypted: false, .. } => write!(f, "http://{authority}"),
+            Self::Network { authority, encrypted: true, .. } => write!(f, "https://{authority}"),
         }
     }
 }
@@ -116,6 +125,7 @@ impl fmt::Debug for Place {
 pub struct Client {
     place: Arc<Place>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 /// Keeps an ephemeral project alive until dropped.
@@ -137,7 +147,7 @@ impl Client {
 
     /// A client of the daemon that listens, or will listen, there.
     pub fn at(place: Place) -> Self {
-        Self { place: Arc::new(place), idle: Arc::default() }
+        Self { place: Arc::new(place), idle: Arc::default(), tls: Arc::default() }
     }
 
     /// Where the daemon listens.
@@ -296,7 +306,12 @@ impl Client {
 
     /// Sends any request on an idle or new connection; the answer may be an error of the daemon's.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
-        request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("garth"));
+        let host = match &*self.place {
+            Place::Socket(_) => HeaderValue::from_static("garth"),
+            // Whatever stands before the daemon may choose by it.
+            Place::Network { authority, .. } => HeaderValue::from_str(authority.as_str()).map_err(http::Error::from)?,
+        };
+        request.headers_mut().insert(HOST, host);
         if let Place::Network { key: Some(key), .. } = &*self.place {
             let mut shown = HeaderValue::from_str(&format!("Bearer {key}")).map_err(http::Error::from)?;
             shown.set_sensitive(true);
@@ -323,12 +338,31 @@ impl Client {
         let unreachable = |source| ClientError::Unreachable { place: (*self.place).clone(), source };
         match &*self.place {
             Place::Socket(path) => begin(UnixStream::connect(path).await.map_err(unreachable)?).await,
-            Place::Network { authority, .. } => {
-                let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+            Place::Network { authority, encrypted, .. } => {
+                let port = authority.port_u16().unwrap_or(if *encrypted { 443 } else { 80 });
+                let host = authority.host();
+                let bare = host.trim_start_matches('[').trim_end_matches(']');
+                let stream = TcpStream::connect((bare, port)).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                begin(stream).await
+                if !encrypted {
+                    return begin(stream).await;
+                }
+                begin(self.encrypt(bare, stream).await.map_err(unreachable)?).await
             }
         }
+    }
+
+    /// Has the other end prove that it is `host`.
+    async fn encrypt(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let config = match self.tls.get() {
+            Some(config) => config,
+            None => {
+                let config = tls()?;
+                self.tls.get_or_init(|| config)
+            }
+        };
+        TlsConnector::from(Arc::clone(config)).connect(name, stream).await
     }
 
     fn keep(&self, connection: Connection, answer: Response<Incoming>) -> Response<Incoming> {
@@ -374,6 +408,22 @@ impl Client {
         let answer = self.send(request.body(body)?).await?;
         if answer.status().is_success() { Ok(answer) } else { Err(refused(path, answer).await) }
     }
+}
+
+/// The authorities of this machine, or those of `SSL_CERT_FILE`.
+fn tls() -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no authorities are known here{why}")));
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 async fn begin<S>(stream: S) -> Result<Connection, ClientError>

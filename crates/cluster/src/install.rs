@@ -8,8 +8,8 @@ mod rights;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Namespace, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-    Service, ServiceAccount, ServicePort, ServiceSpec,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, Service, ServiceAccount, ServicePort, ServiceSpec, Volume, VolumeMount,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -36,6 +36,8 @@ pub struct Install {
     pub image: String,
     /// The image of projects that name none.
     pub default_image: String,
+    /// The Secret (`kubernetes.io/tls`) by which the gateway encrypts; it speaks plain HTTP when absent.
+    pub tls_secret: Option<String>,
 }
 
 /// This program in the image. Not `/garth`: the agent's init container mounts what it installs below that directory.
@@ -49,6 +51,9 @@ pub const METRICS_PORT: u16 = 9090;
 
 /// That port's name.
 const METRICS: &str = "metrics";
+
+/// Where the gateway has its certificate.
+const TLS: &str = "/tls";
 
 const OPERATOR: &str = "garth-operator";
 
@@ -223,7 +228,7 @@ fn operator(install: &Install) -> Deployment {
 
 fn gateway(install: &Install) -> Deployment {
     let listen = format!("0.0.0.0:{GATEWAY_PORT}");
-    let arguments = [
+    let mut arguments = vec![
         "serve",
         "--engine",
         "kubernetes",
@@ -236,19 +241,42 @@ fn gateway(install: &Install) -> Deployment {
         "--default-image",
         &install.default_image,
     ];
+    let encrypted = install.tls_secret.is_some();
+    let (certificate, key) = (format!("{TLS}/tls.crt"), format!("{TLS}/tls.key"));
+    if encrypted {
+        arguments.extend(["--tls-cert", &certificate, "--tls-key", &key]);
+    }
+    let mount = VolumeMount {
+        name: "tls".to_owned(),
+        mount_path: TLS.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let volume = |secret: &String| Volume {
+        name: "tls".to_owned(),
+        secret: Some(SecretVolumeSource { secret_name: Some(secret.clone()), ..SecretVolumeSource::default() }),
+        ..Volume::default()
+    };
     let container = Container {
         ports: Some(vec![ContainerPort { container_port: GATEWAY_PORT.into(), ..ContainerPort::default() }]),
+        volume_mounts: encrypted.then(|| vec![mount]),
         readiness_probe: Some(Probe {
             http_get: Some(HTTPGetAction {
                 path: Some("/health".to_owned()),
                 port: IntOrString::Int(GATEWAY_PORT.into()),
+                scheme: encrypted.then(|| "HTTPS".to_owned()),
                 ..HTTPGetAction::default()
             }),
             ..Probe::default()
         }),
         ..container(install, &arguments)
     };
-    deployment("garth-gateway", install, container)
+    let mut deployment = deployment("garth-gateway", install, container);
+    let pod = deployment.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
+    if let Some(pod) = pod {
+        pod.volumes = install.tls_secret.as_ref().map(|secret| vec![volume(secret)]);
+    }
+    deployment
 }
 
 fn container(install: &Install, arguments: &[&str]) -> Container {

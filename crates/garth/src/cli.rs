@@ -43,7 +43,7 @@ pub struct Global {
     // Not clap's env and default: it would show them in every usage line as if they had to be given.
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Daemon to use, by its socket (unix:///PATH) or its address (http://HOST:PORT, with GARTH_API_KEY
+    /// Daemon to use, by its socket (unix:///PATH) or its address (https://HOST, http://HOST:PORT; with GARTH_API_KEY
     /// set); never starts one [env: GARTH_HOST]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "data_dir")]
     pub host: Option<Host>,

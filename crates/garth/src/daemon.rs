@@ -18,6 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use garth_api::{Client, Place};
+use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -40,11 +41,11 @@ const DEATHS: u32 = 5;
 /// How long a daemon of someone else's may take before another one is tried.
 const OTHERS_TURN: Duration = Duration::from_secs(1);
 
-/// `unix:///path/of/a.sock`, or `http://host:port`.
+/// `unix:///path/of/a.sock`, `https://host`, or `http://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     Socket(PathBuf),
-    Network(String),
+    Network { authority: Authority, encrypted: bool },
 }
 
 impl FromStr for Host {
@@ -54,11 +55,18 @@ impl FromStr for Host {
         if let Some(path) = text.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
             return Ok(Self::Socket(path.into()));
         }
-        let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-        let authority = authority.and_then(|authority| authority.parse::<http::uri::Authority>().ok());
-        match authority.filter(|authority| authority.port_u16().is_some() && !authority.as_str().contains('@')) {
-            Some(authority) => Ok(Self::Network(authority.to_string())),
-            None => Err("write unix:///path/of/garth.sock or http://host:port"),
+        let (rest, encrypted) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (rest, true),
+            (None, rest) => (rest.unwrap_or_default(), false),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest).parse::<Authority>().ok();
+        let fits = |authority: &Authority| {
+            // Not the port of the web by mistake: nobody means that without encryption.
+            (encrypted || authority.port_u16().is_some()) && !authority.as_str().contains('@')
+        };
+        match authority.filter(fits) {
+            Some(authority) => Ok(Self::Network { authority, encrypted }),
+            None => Err("write unix:///path/of/garth.sock, https://host or http://host:port"),
         }
     }
 }
@@ -80,9 +88,9 @@ impl Endpoint {
         let elsewhere = |host: Host| {
             Self::Elsewhere(match host {
                 Host::Socket(path) => Place::Socket(path),
-                Host::Network(authority) => {
+                Host::Network { authority, encrypted } => {
                     let key = from_environment("GARTH_API_KEY").map(|key| key.to_string_lossy().trim().to_owned());
-                    Place::Network { authority, key }
+                    Place::Network { authority, encrypted, key }
                 }
             })
         };
@@ -131,6 +139,9 @@ impl Endpoint {
             (io::ErrorKind::InvalidInput, _) => {
                 failure.hint("a socket's path has at most 107 bytes: use a shorter one")
             }
+            // As rustls says that it is not who it should be.
+            (io::ErrorKind::InvalidData, Self::Elsewhere(Place::Network { encrypted: true, .. })) => failure
+                .hint("SSL_CERT_FILE names a file of the authorities to believe; without TLS there, write http://"),
             (_, Self::Elsewhere(_)) => {
                 failure.hint("GARTH_HOST or --host names this place: start its daemon with garth serve")
             }
@@ -273,8 +284,16 @@ mod tests {
     #[test]
     fn a_host_is_an_absolute_unix_socket_or_an_address_with_a_port() {
         assert_eq!("unix:///run/x.sock".parse(), Ok(Host::Socket("/run/x.sock".into())));
-        assert_eq!("http://garth.example:7070/".parse(), Ok(Host::Network("garth.example:7070".into())));
-        for text in ["", "unix://x", "tcp://127.0.0.1:1", "/run/x.sock", "http://x", "http://k@x:1", "https://x:1"] {
+        let network = |text: &str, authority: &'static str, encrypted| {
+            let authority = Authority::from_static(authority);
+            assert_eq!(text.parse(), Ok(Host::Network { authority, encrypted }));
+        };
+        network("http://garth.example:7070/", "garth.example:7070", false);
+        network("https://garth.example", "garth.example", true);
+        network("https://[::1]:7070/", "[::1]:7070", true);
+        for text in
+            ["", "unix://x", "tcp://127.0.0.1:1", "/run/x.sock", "http://x", "http://k@x:1", "https://", "https://k@x"]
+        {
             assert!(text.parse::<Host>().is_err(), "{text}");
         }
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What a command prints.
 #[track_caller]
@@ -45,9 +45,18 @@ fn the_chart_is_the_manifests_with_values_in_them() {
     // The definitions are applied before all else, and the namespace is the installer's.
     let apart =
         |object: &&str| object.contains("kind: CustomResourceDefinition") || object.contains("kind: Namespace\n");
-    let objects: Vec<&str> = all.split("---\n").filter(|object| !object.is_empty() && !apart(object)).collect();
-    let template =
-        format!("---\n{}", objects.join("---\n")).replace("replicas: 2\n", "replicas: {{ .Values.replicas }}\n");
+    let listed = |all: &str| -> Vec<String> {
+        let objects = all.split("---\n").filter(|object| !object.is_empty() && !apart(object));
+        objects.map(|object| object.replace("replicas: 2\n", "replicas: {{ .Values.replicas }}\n")).collect()
+    };
+    let encrypted = said(&[&manifests[..], &["--tls-secret", "{{ .Values.tlsSecret }}"]].concat());
+    let (plain, encrypted) = (listed(&all), listed(&encrypted));
+    assert_eq!(plain.len(), encrypted.len());
+    let choice = |(plain, encrypted)| match plain == encrypted {
+        true => format!("---\n{plain}"),
+        false => format!("---\n{IF_ENCRYPTED}{encrypted}{ELSE}{plain}{END}"),
+    };
+    let template: String = plain.iter().zip(&encrypted).map(choice).collect();
     is_up_to_date(&format!("{CHART}/templates/garth.yaml"), &template);
     is_up_to_date(&format!("{CHART}/crds/garth.yaml"), &said(&["cluster", "crds"]));
     let more = said(&[&manifests[..], &["--prometheus-rules"]].concat());
@@ -56,6 +65,8 @@ fn the_chart_is_the_manifests_with_values_in_them() {
     is_up_to_date(&format!("{CHART}/templates/monitoring.yaml"), &monitoring);
 }
 
+const IF_ENCRYPTED: &str = "{{ if .Values.tlsSecret }}\n";
+const ELSE: &str = "{{ else }}\n";
 const WHERE_ASKED: &str = "{{ if .Values.prometheusRules }}\n";
 const END: &str = "{{ end }}\n";
 
@@ -89,16 +100,30 @@ fn the_chart_by_its_own_values_is_what_the_manifests_are() {
     assert_eq!(values["prometheusRules"], false, "clusters without Prometheus have no such definitions");
     let conditional =
         monitoring.strip_prefix(WHERE_ASKED).and_then(|rest| rest.strip_suffix(END)).expect("a condition");
-    let rendered = rendered(&format!("{garth}{conditional}"), &values);
-    let installed = objects(&said(&["cluster", "manifests", "--prometheus-rules"]));
-    let mut charted = objects(&chart("crds/garth.yaml"));
-    charted.extend(objects(&rendered));
+    assert_eq!(values["tlsSecret"], "", "there is no certificate unless somebody has made one");
+    let (before, rest) = garth.split_once(IF_ENCRYPTED).expect("a condition");
+    let (encrypted, rest) = rest.split_once(ELSE).expect("another");
+    let (plain, after) = rest.split_once(END).expect("its end");
+    let installed = |more: &[&str]| said(&[&["cluster", "manifests", "--prometheus-rules"], more].concat());
+    let with = json!({ "tlsSecret": "web" });
+    let cases = [(plain, &values, installed(&[])), (encrypted, &with, installed(&["--tls-secret", "web"]))];
+    for (gateway, more, installed) in cases {
+        let mut values = values.clone();
+        values["tlsSecret"] = more["tlsSecret"].clone();
+        let rendered = rendered(&format!("{before}{gateway}{after}{conditional}"), &values);
+        is_charted(&chart("crds/garth.yaml"), &rendered, &installed);
+    }
+}
+
+/// Every object that is installed is in the chart, but for the namespace.
+fn is_charted(crds: &str, rendered: &str, installed: &str) {
+    let (installed, mut charted) = (objects(installed), objects(crds));
+    charted.extend(objects(rendered));
     for object in installed {
         let is_the_installers = object["kind"] == "Namespace";
         assert!(charted.contains(&object) || is_the_installers, "the chart has no {}", object["metadata"]);
     }
 }
-
 fn objects(text: &str) -> Vec<Value> {
     let documents = text.split("---\n").filter(|document| !document.trim().is_empty());
     documents.map(|document| serde_saphyr::from_str(document).expect("an object")).collect()

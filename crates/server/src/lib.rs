@@ -21,6 +21,7 @@ mod router;
 mod routes;
 mod serve;
 mod socket;
+mod tls;
 mod upload;
 mod view;
 
@@ -32,6 +33,7 @@ pub use garth_engine::GuestConfig;
 pub use openapi::openapi;
 pub use routes::doctor::probe as doctor;
 pub use serve::{EngineChoice, ServeConfig, ServeError, log_as_json, run};
+pub use tls::{TlsError, TlsFiles};
 
 /// The steps at which a daemon built with the feature `fault` can be killed by `GARTH_FAULT`.
 pub use garth_engine::FAULT_POINTS;

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::input::Name;
 use crate::keys::Caller;
 use crate::router::App;
+use crate::tls::Encrypted;
 
 /// Who connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,12 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 
 impl Connected<IncomingStream<'_, TcpListener>> for Peer {
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Self::Network
+    }
+}
+
+impl Connected<IncomingStream<'_, Encrypted>> for Peer {
+    fn connect_info(_: IncomingStream<'_, Encrypted>) -> Self {
         Self::Network
     }
 }

@@ -22,6 +22,7 @@ use crate::keys::{KeyStore, Keys};
 use crate::peer::Peer;
 use crate::router::{App, router};
 use crate::socket;
+use crate::tls::{Encrypted, TlsError, TlsFiles};
 
 /// What a daemon needs to know.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct ServeConfig {
     pub socket: Option<PathBuf>,
     /// Where it listens for callers with a key, besides.
     pub listen: Option<SocketAddr>,
+    /// By what it proves there who it is, and encrypts; nothing is encrypted when absent.
+    pub tls: Option<TlsFiles>,
     /// Where sandboxes live.
     pub engine: EngineChoice,
     /// Where one line, `"ready"`, is written once it answers.
@@ -79,6 +82,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The runtime, a signal handler or the readiness pipe failed.
     #[error("cannot run the daemon")]
     Run(#[from] io::Error),
@@ -92,7 +98,11 @@ impl ServeError {
             Self::Cluster(error) => return crate::failure::Failure::from(error).into_error(),
             error => error,
         };
-        let mut report = garth_api::Error::new(garth_api::ErrorCode::Internal, error.to_string());
+        let code = match &error {
+            Self::Tls(_) => garth_api::ErrorCode::InvalidRequest,
+            _ => garth_api::ErrorCode::Internal,
+        };
+        let mut report = garth_api::Error::new(code, error.to_string());
         report.cause.extend(std::error::Error::source(&error).map(ToString::to_string));
         report
     }
@@ -174,8 +184,15 @@ async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (stop, stopped) = watch::channel(false);
     if let Some(network) = network {
-        tracing::info!(address = ?network.local_addr(), "listens for callers with keys");
-        tokio::spawn(accept(network, app.clone(), stopped.clone()));
+        tracing::info!(address = ?network.local_addr(), encrypted = config.tls.is_some(), "listens for callers with keys");
+        match config.tls {
+            Some(files) => {
+                tokio::spawn(accept(Encrypted::new(network, files)?, app.clone(), stopped.clone()));
+            }
+            None => {
+                tokio::spawn(accept(network, app.clone(), stopped.clone()));
+            }
+        }
     }
     let serving = tokio::spawn(accept(listener, app, stopped));
     if let Some(ready) = config.ready {

@@ -44,6 +44,9 @@ pub struct Manifests {
     /// Image of projects that name none
     #[arg(long, value_name = "IMAGE", default_value = "debian:12")]
     pub default_image: String,
+    /// Secret of the type kubernetes.io/tls in that namespace, by which the gateway encrypts; without it, it does not
+    #[arg(long, value_name = "NAME")]
+    pub tls_secret: Option<String>,
     /// Print a PodMonitor and a PrometheusRule, too, for the Prometheus operator
     #[arg(long)]
     pub prometheus_rules: bool,
@@ -77,10 +80,10 @@ pub fn run(args: Cluster) -> Result<u8> {
 }
 
 fn manifests(args: Manifests) -> Result<u8> {
-    let Manifests { namespace, projects, image, default_image, prometheus_rules, pools } = args;
+    let Manifests { namespace, projects, image, default_image, tls_secret, prometheus_rules, pools } = args;
     let file = pools.node_groups.clone();
     let pools = pools.chosen(&namespace)?;
-    let install = Install { namespace, projects, image, default_image };
+    let install = Install { namespace, projects, image, default_image, tls_secret };
     let mut objects = install::objects(&install);
     if let (true, Ok(objects)) = (prometheus_rules, &mut objects) {
         objects.extend(install::monitoring(&install));

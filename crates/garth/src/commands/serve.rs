@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use garth_agent_binary::AGENT;
 use garth_kernel::descriptors;
-use garth_server::{ClusterConfig, EngineChoice, GuestConfig, ServeConfig};
+use garth_server::{ClusterConfig, EngineChoice, GuestConfig, ServeConfig, TlsFiles};
 use garth_spec::Accel;
 
 use crate::daemon::{Endpoint, Report};
@@ -23,9 +23,15 @@ pub struct Serve {
     /// Socket to listen at [default: garth.sock in the data directory]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Address and port to listen at as well, for callers with a key (`garth key create`); nothing is encrypted
+    /// Address and port to listen at as well, for callers with a key (`garth key create`); encrypted with --tls-cert
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Certificate for --listen, in PEM, with those that lead to its authority; read again when it is replaced
+    #[arg(long, value_name = "FILE", requires = "listen", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Directory for what all daemons of the machine share: kernels and files of guests
     #[arg(
         long,
@@ -99,7 +105,9 @@ pub fn run(endpoint: &Endpoint, args: &Serve) -> Result<u8> {
             start_within: args.cluster.start_within,
         }),
     };
-    let config = ServeConfig { data_dir: data_dir.clone(), socket, listen: args.listen, engine, ready };
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
+    let config = ServeConfig { data_dir: data_dir.clone(), socket, listen: args.listen, tls, engine, ready };
     let Err(error) = garth_server::run(config) else { return Ok(0) };
     let taken = error.is_taken();
     let failure = Failure { exit: Exit::Unreachable, ..error.report().into() };

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use garth_cluster::install::METRICS_PORT;
 use garth_cluster_lab::{BUSYBOX, Image, Lab};
 
+use crate::authority::Authority;
 use crate::stage::is_possible;
 use crate::yard::{Done, finish, program};
 
@@ -25,13 +26,7 @@ fn an_installed_garth_serves_and_outlives_its_leader() {
     let lab = Lab::with_node().expect("a cluster");
     import(&lab);
     lab.run(&["create", "namespace", "agents"]).expect("the projects' namespace");
-    let manifests = ["cluster", "manifests", "--image", IMAGE, "--projects", "agents", "--default-image", BUSYBOX];
-    let manifests = finish(Command::new(program()).args(manifests), b"").text();
-    lab.apply(&manifests).expect("the manifests");
-    for deployment in ["deploy/garth-operator", "deploy/garth-gateway"] {
-        let ready = lab.run(&["--namespace=garth", "rollout", "status", deployment, "--timeout=180s"]);
-        assert!(ready.is_ok(), "{ready:?}\n{}", seen(&lab));
-    }
+    install(&lab, &[]);
 
     let create = ["garth", "--data-dir", "/tmp/garth", "key", "create", "--role", "admin"];
     let exec = ["--namespace=garth", "exec", "deploy/garth-gateway", "--"];
@@ -81,10 +76,43 @@ fn an_installed_garth_serves_and_outlives_its_leader() {
     ok(&["restart", "web"]);
     assert_eq!(ok(&["exec", "web", "--", "cat", "note"]), "heron");
 
+    // It sees the Pod and the node, and nobody carries its policy out.
+    let verified = garth(&["verify", "web"]);
+    let table = verified.text();
+    let failed: Vec<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("fail")?.split_whitespace().next()).collect();
+    assert_eq!(failed, ["network-policy", "node", "api-server", "disk-limit"], "{table}");
+
+    // The same, encrypted: files and keys stay.
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new(dir.path(), "ours");
+    authority.certify(dir.path(), "127.0.0.1");
+    let (certificate, own) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let files = [("--cert", certificate), ("--key", own)].map(|(flag, file)| format!("{flag}={}", file.display()));
+    lab.run(&["--namespace=garth", "create", "secret", "tls", "web", &files[0], &files[1]]).expect("a Secret");
+    install(&lab, &["--tls-secret", "web"]);
+    let gateway = Forwarded::new(&lab);
+    let host = gateway.host.replace("http://", "https://");
+    let mut exec = Command::new(program());
+    exec.args(["exec", "web", "--", "cat", "note"]).env("GARTH_HOST", host).env("GARTH_API_KEY", &key);
+    let said = finish(exec.env("SSL_CERT_FILE", &authority.file), b"");
+    assert_eq!(said.text(), "heron", "{said:?}\n{}", seen(&lab));
+
     let doctor = doctor(&lab);
     let wrong: Vec<&str> = doctor.lines().filter(|line| line.trim_start().starts_with("no  ")).collect();
     assert!(wrong.is_empty(), "{doctor}");
     assert!(doctor.contains("operator: works") && doctor.contains("gateway: works"), "{doctor}");
+}
+
+/// As docs/kubernetes.md has it; done when each part is there.
+fn install(lab: &Lab, more: &[&str]) {
+    let manifests = ["cluster", "manifests", "--image", IMAGE, "--projects", "agents", "--default-image", BUSYBOX];
+    let manifests = finish(Command::new(program()).args(manifests).args(more), b"").text();
+    lab.apply(&manifests).expect("the manifests");
+    for deployment in ["deploy/garth-operator", "deploy/garth-gateway"] {
+        let ready = lab.run(&["--namespace=garth", "rollout", "status", deployment, "--timeout=180s"]);
+        assert!(ready.is_ok(), "{ready:?}\n{}", seen(lab));
+    }
 }
 
 fn asked(host: &str, key: &str, args: &[&str]) -> Done {

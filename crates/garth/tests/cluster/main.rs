@@ -10,6 +10,9 @@ mod yard;
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod terminal;
 
+#[path = "../support/authority.rs"]
+mod authority;
+
 mod access;
 mod doctor;
 mod faults;

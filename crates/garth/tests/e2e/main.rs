@@ -9,6 +9,9 @@ mod yard;
 #[allow(dead_code, clippy::allow_attributes, reason = "shared by test programs that use a part each")]
 mod level;
 
+#[path = "../support/authority.rs"]
+mod authority;
+
 #[path = "../support/pace.rs"]
 mod pace;
 
@@ -17,6 +20,7 @@ mod promises;
 
 mod bad_input;
 mod containment;
+mod encrypted;
 mod files;
 mod lifecycle;
 mod pause;

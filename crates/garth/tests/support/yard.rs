@@ -13,11 +13,16 @@ pub struct Yard {
 }
 
 /// What a command left behind.
-#[derive(Debug)]
 pub struct Done {
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "code {}\n{}\n{}", self.code, self.text(), self.stderr)
+    }
 }
 
 impl Done {

@@ -9,10 +9,10 @@ use crate::router::router;
 /// A caller over the network who shows this.
 async fn over_network(scene: &Scene, key: Option<&str>) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let authority = listener.local_addr().expect("an address").to_string();
+    let authority = listener.local_addr().expect("an address").to_string().parse().expect("host and port");
     let service = router(scene.app.clone()).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move { axum::serve(listener, service).await });
-    Client::at(Place::Network { authority, key: key.map(str::to_owned) })
+    Client::at(Place::Network { authority, encrypted: false, key: key.map(str::to_owned) })
 }
 
 async fn key(scene: &Scene, role: Role, projects: &[&str]) -> garth_api::CreatedKey {

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn serve() {
     let Some(data_dir) = std::env::var_os(DATA_DIR) else { return };
     let engine = EngineChoice::Local { guests: GuestConfig::default(), agent: garth_agent_binary::AGENT };
-    let config = ServeConfig { data_dir: data_dir.into(), socket: None, listen: None, engine, ready: None };
+    let config = ServeConfig { data_dir: data_dir.into(), socket: None, listen: None, tls: None, engine, ready: None };
     if let Err(error) = garth_server::run(config) {
         panic!("{}", serde_json::to_string(&error.report()).expect("json"));
     }

@@ -318,6 +318,7 @@ fn what_a_rule_asks_for_is_there() {
         projects: "agents".to_owned(),
         image: "garth:latest".to_owned(),
         default_image: "debian:12".to_owned(),
+        tls_secret: None,
     };
     let [_, rules] = monitoring(&install);
     let rules = rules["spec"]["groups"][0]["rules"].as_array().expect("rules").clone();
