@@ -208,7 +208,7 @@ exit 7
 exit 2
 --- stdout
 --- stderr
-error: invalid value 'tcp://127.0.0.1:1' for '--host <URL>': write unix:///path/of/garth.sock or http://host:port
+error: invalid value 'tcp://127.0.0.1:1' for '--host <URL>': write unix:///path/of/garth.sock, https://host or http://host:port
 
 For more information, try '--help'.
 
