@@ -376,12 +376,13 @@ fn take(
 /// Kubernetes 1.33) leaves it to the next sandbox.
 fn resize(pod: &Pod, project: &Project, intents: &mut Vec<Intent>) -> Option<Standing> {
     let resources = render::resources(project);
-    let asked = render::has_resources(pod, &resources);
+    let has = render::has_resources(pod, &resources);
+    let asked = has || render::were_asked(pod, &resources);
     if let Some(uid) = pod.uid().filter(|_| !asked) {
         intents.push(Intent::ResizePod { pod: pod.name_any(), uid, resources });
     }
     condition::ready_since(pod)?;
-    condition::resizing(pod).or_else(|| (!asked).then(|| condition::of_pod(pod, false)))
+    condition::resizing(pod).or_else(|| (!has).then(|| condition::of_pod(pod, false)))
 }
 
 /// Whether a claim came with the sandbox that the project took from a pool, and nobody has said so of it yet.

@@ -14,7 +14,9 @@ use kube::{Resource as _, ResourceExt as _};
 use crate::resources::{GROUP, Project};
 
 pub use claim::claim;
-pub use pod::{Base, SANDBOX, Template, base, has_resources, pod, resources, template};
+pub use pod::{
+    Base, SANDBOX, Template, base, has_resources, pod, resources, resources_annotation, template, were_asked,
+};
 pub use policy::policy;
 pub use secret::{TOKEN, secret};
 pub use warm::{Member, POOL_LABEL, base_of, claim_of, member, member_secret_name, pool_policy, pool_policy_name};

@@ -143,6 +143,8 @@ impl World {
             Intent::ApplyPolicy(policy) => self.policy = Some(policy),
             Intent::ResizePod { uid, resources, .. } => {
                 let pod = self.pod.as_mut().filter(|pod| pod.metadata.uid.as_ref() == Some(&uid)).expect("this Pod");
+                let (key, asked) = render::resources_annotation(&resources);
+                pod.annotations_mut().insert(key, asked);
                 pod.spec.as_mut().expect("a spec").containers[0].resources = Some(resources);
             }
             Intent::CreatePod(mut pod) => {
@@ -536,6 +538,27 @@ fn other_limits_are_given_to_the_sandbox_that_runs() {
     let ready = condition::ready(&world.status()).cloned().expect("a condition");
     assert_eq!((ready.reason.as_str(), world.status().state), ("UpdatePending", Some(State::Running)));
     assert!(ready.message.contains("Deferred: Node didn't have enough resource"), "{}", ready.message);
+}
+
+#[test]
+fn whoever_changes_a_sandboxs_limits_is_not_fought_with() {
+    let mut world = World::new(|_| ());
+    world.settle();
+    world.ready();
+    world.settle();
+    let resources =
+        |world: &World| world.pod.as_ref().and_then(|pod| pod.spec.as_ref()?.containers[0].resources.clone());
+    let mut others = resources(&world).expect("resources");
+    others.limits.as_mut().expect("limits").insert("memory".to_owned(), Quantity("1Gi".to_owned()));
+    world.pod.as_mut().and_then(|pod| pod.spec.as_mut()).expect("a spec").containers[0].resources =
+        Some(others.clone());
+    world.settle();
+    assert_eq!((resources(&world), world.reason().as_str()), (Some(others), "UpdatePending"));
+    // What its owner asks for next is asked for.
+    world.spec().limits.memory = "3Gi".to_owned();
+    world.settle();
+    let memory = resources(&world).and_then(|resources| resources.limits?.get("memory").cloned());
+    assert_eq!((memory, world.reason().as_str()), (Some(Quantity("3Gi".to_owned())), "Running"));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) enum Refused {
     },
 }
 
-pub(super) fn refused(doing: &'static str) -> impl FnOnce(kube::Error) -> Refused {
+pub(super) fn refused(doing: &'static str) -> impl Fn(kube::Error) -> Refused + Copy {
     move |source| {
         let said = match &source {
             kube::Error::Api(status) => status.message.clone(),
@@ -136,14 +136,20 @@ pub(super) async fn apply(context: &Context, project: &Project, intent: Intent) 
             let containers = json!([{ "name": render::SANDBOX, "resources": resources }]);
             let patch = json!({ "metadata": { "uid": uid }, "spec": { "containers": containers } });
             let patch = Patch::Strategic(patch);
+            let refused = refused("its limits cannot be changed");
             match pods.patch_subresource("resize", &pod, &PatchParams::default(), &patch).await {
+                // Another Pod has the name by now.
+                Err(kube::Error::Api(status)) if status.code == 409 => return Ok(Applied::Done),
+                Err(kube::Error::Api(status)) if status.code == 429 => return Err(refused(kube::Error::Api(status))),
                 // It runs as it is; its status says that the limits are its next sandbox's.
                 Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
                     tracing::warn!(project = name, said = status.message, "the limits of its sandbox stay");
-                    Ok(())
                 }
-                resized => resized.map(drop).map_err(refused("its limits cannot be changed")),
+                resized => drop(resized.map_err(refused)?),
             }
+            let (key, asked) = render::resources_annotation(&resources);
+            let note = json!({ "metadata": { "uid": uid, "annotations": { key: asked } } });
+            gone(pods.patch(&pod, &PatchParams::default(), &Patch::Merge(note)).await).map_err(refused)
         }
         Intent::DeletePod { pod, uid } => {
             let pods: Api<Pod> = of(context, project);

@@ -121,7 +121,8 @@ pub fn pod(project: &Project, class: Option<&IsolationClass>, settings: &Setting
     ];
     let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let class_name = class.map(|class| (CLASS_ANNOTATION.to_owned(), class.name_any()));
-    metadata.annotations = Some(annotations.into_iter().chain(class_name).collect());
+    let asked = resources_annotation(&resources(project));
+    metadata.annotations = Some(annotations.into_iter().chain([asked]).chain(class_name).collect());
     Pod { metadata, spec: Some(spec(project, class, settings, claim)), status: None }
 }
 
@@ -195,6 +196,21 @@ pub fn resources(project: &Project) -> ResourceRequirements {
         requests: Some(quantities([("cpu", "50m"), ("memory", memory)])),
         claims: None,
     }
+}
+
+/// The annotation that says which resources Garth has asked for last: whoever else changes a Pod's, such as an autoscaler of
+/// Pods, is not fought with.
+const RESOURCES_ANNOTATION: &str = "garth.dev/resources";
+
+/// That these were asked for, as a Pod's annotation has it.
+pub fn resources_annotation(resources: &ResourceRequirements) -> (String, String) {
+    (RESOURCES_ANNOTATION.to_owned(), digest(resources))
+}
+
+/// Whether these were asked for last, whatever came of it.
+pub fn were_asked(pod: &Pod, wanted: &ResourceRequirements) -> bool {
+    let (key, asked) = resources_annotation(wanted);
+    pod.annotations().get(&key) == Some(&asked)
 }
 
 /// Whether a Pod is to have these.
