@@ -93,3 +93,30 @@ fn a_sandbox_is_as_the_restricted_standard_wants_and_knows_nothing_of_the_cluste
         assert!(policy.contains(range), "{policy}");
     }
 }
+
+#[test]
+fn limits_change_in_the_sandbox_that_runs_and_others_may_change_them_too() {
+    let test = "limits_change_in_the_sandbox_that_runs_and_others_may_change_them_too";
+    let Some(stage) = Stage::open(test) else { return };
+    stage.ok(&["create", "web", "--memory", "64MiB", "--cpus", "1"]);
+    stage.ok(&["start", "web"]);
+    let sandbox = || stage.kubectl(&["get", "pod", "web", "-o=jsonpath={.metadata.uid}"]);
+    let memory = || {
+        let of_the_kernel = "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes";
+        stage.sh("web", of_the_kernel).parse::<u64>().expect("bytes") >> 20
+    };
+    let (uid, before) = (sandbox(), memory());
+    assert_eq!(before, 64);
+    stage.ok(&["set", "web", "--memory", "96MiB", "--cpus", "0.5"]);
+    stage.until("the new limit", || memory() == 96);
+    stage.comes_to("web", "Running");
+
+    // Such as an autoscaler of Pods.
+    let resized = r#"{"spec": {"containers": [{"name": "sandbox", "resources": {"limits": {"memory": "80Mi"}, "requests": {"memory": "80Mi"}}}]}}"#;
+    stage.kubectl(&["patch", "pod", "web", "--subresource=resize", "-p", resized]);
+    stage.comes_to("web", "UpdatePending");
+    stage.until("the other's limit", || memory() == 80);
+    stage.kubectl(&["annotate", "project", "web", "look=again"]);
+    stage.ok(&["set", "web", "--label", "a=b"]);
+    assert_eq!((memory(), sandbox()), (80, uid));
+}
