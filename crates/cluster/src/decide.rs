@@ -30,7 +30,7 @@ use crate::resources::{
 
 pub use class::{Unavailable, choose};
 pub use condition::{Reason, Standing};
-pub use pending::{Heard, Verdict, Word};
+pub use pending::{Heard, Verdict, Word, usual};
 pub use pool::{ObservedPool, PoolDecision, PoolIntent, decide_pool};
 
 /// What keeps a project's object until its sandbox is gone and its disk is dealt with.

@@ -387,6 +387,15 @@ impl Sandbox {
         driver!(self, sandbox => sandbox.ended().await)
     }
 
+    /// Waits until a volume of its is served no more: whatever uses that waits for ever. Not when it ends.
+    pub(crate) async fn unserved(&self) {
+        match self {
+            Self::Host(sandbox) => sandbox.unserved().await,
+            #[cfg(any(test, feature = "fake"))]
+            Self::Fake(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether it has a kernel of its own.
     pub(crate) fn is_machine(&self) -> bool {
         match self {

@@ -27,7 +27,7 @@ use crate::local::Live;
 use crate::project::{EndedReason, Project};
 use crate::reboots::Reboots;
 use crate::registry::{Answer, Entry, View};
-use crate::shutdown::end_processes;
+use crate::shutdown::{end_processes, settle};
 
 /// What can be asked of a project.
 #[derive(Debug)]
@@ -108,6 +108,12 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
+            let unserved = async {
+                match &live {
+                    Some(live) => live.sandbox.unserved().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 request = self.requests.recv() => {
@@ -119,6 +125,7 @@ impl Task {
                     }
                 }
                 () = ended => self.died().await,
+                () = unserved => self.unserved().await,
             }
         }
     }
@@ -293,6 +300,17 @@ impl Task {
             && let Err(error) = self.start().await
         {
             tracing::warn!(project = %self.project.name, error = error.chain(), "it restarted itself and stays stopped");
+        }
+    }
+
+    /// What serves a volume to the sandbox has ended: it is ended as well, rather than that its processes hang.
+    async fn unserved(&mut self) {
+        tracing::error!(project = %self.project.name, "a volume is served no more: its sandbox is ended");
+        if let Some(live) = self.live.clone() {
+            settle(&live).await;
+        }
+        if let Err(error) = self.finish_stop(EndedReason::Died).await {
+            tracing::error!(project = %self.project.name, error = error.chain(), "cannot clean up after the sandbox");
         }
     }
 

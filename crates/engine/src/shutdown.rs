@@ -29,6 +29,13 @@ pub(crate) async fn end_processes(live: Option<&Live>, grace: Duration, has_init
 /// How long a guest may take to write its disk out and end.
 const POWER_OFF: Duration = Duration::from_secs(10);
 
+/// Has a guest write its disk out, whatever else hangs in it.
+pub(crate) async fn settle(live: &Live) {
+    if let Err(error) = live.agent.post("/garth/guest/freeze", Vec::new(), POWER_OFF).await {
+        tracing::warn!(error = error.chain(), "the guest's disk is as after a power cut");
+    }
+}
+
 /// A guest's disk is whole once the guest has ended by itself; else its journal mends it, as after a power cut.
 pub(crate) async fn power_off(live: &Live) {
     tokio::select! {

@@ -142,6 +142,14 @@ impl Sandbox {
         self.init.pidfd.as_fd()
     }
 
+    /// The processes beside its init in a jail, as pidfds: what serves directories to it ([`Self::serve`]).
+    pub fn servers(&self) -> Result<Vec<OwnedFd>> {
+        let Some(slot) = self.slot(|slot| slot.is_jail().then(|| slot.name.clone())) else { return Ok(Vec::new()) };
+        let members = || self.shared.cgroups.processes(&slot);
+        let servers = handles(members).map(|all| all.into_iter().filter(|one| one.pid != self.init.pid));
+        servers.map(|servers| servers.map(|one| one.pidfd).collect()).doing(|| format!("look into slot {slot}"))
+    }
+
     /// Where the agent listens.
     pub fn agent_socket(&self) -> PathBuf {
         self.shared.directory(self.id).join(SOCKET)
@@ -241,21 +249,27 @@ fn end_all(shared: &Shared, slot: &str) -> std::result::Result<usize, ErrorKind>
 /// The same for whatever `members` lists.
 pub(crate) fn end_members(members: impl Fn() -> std::io::Result<Vec<i32>>) -> std::result::Result<usize, ErrorKind> {
     let mut ended = 0;
-    loop {
-        let pids = members()?;
-        if pids.is_empty() {
-            return Ok(ended);
-        }
-        for pid in pids {
-            let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
-            let Ok(pidfd) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
-            // Its id could be another's since the list was read; a member now is the one that the descriptor names.
-            if members()?.contains(&pid) {
-                Process { pid, pidfd }.end()?;
-                ended += 1;
-            }
+    while !members()?.is_empty() {
+        for process in handles(&members)? {
+            process.end()?;
+            ended += 1;
         }
     }
+    Ok(ended)
+}
+
+/// Whatever `members` lists, by handles that name nobody else.
+fn handles(members: impl Fn() -> std::io::Result<Vec<i32>>) -> std::result::Result<Vec<Process>, ErrorKind> {
+    let mut found = Vec::new();
+    for pid in members()? {
+        let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
+        let Ok(pidfd) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
+        // Its id could be another's since the list was read; a member now is the one that the descriptor names.
+        if members()?.contains(&pid) {
+            found.push(Process { pid, pidfd });
+        }
+    }
+    Ok(found)
 }
 
 fn sweep_directories(shared: &Shared, keep: &[SandboxId]) -> std::io::Result<usize> {

@@ -12,8 +12,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 
 use super::condition::{Reason, Standing, pod_condition};
+use crate::render::CLASS_ANNOTATION;
 use cause::Cause;
 
 /// What an autoscaler said of a Pod.
@@ -46,6 +48,8 @@ pub struct Heard<'a> {
     /// When one last made a node for any Pod. Karpenter names ten Pods of a burst and is silent about the rest (its
     /// `PodNominationRateLimiter`); Cluster Autoscaler is silent about those that a coming node has room for.
     pub busy: Option<Timestamp>,
+    /// How long sandboxes like this one waited lately until they had a node ([`usual`]).
+    pub usual: Option<Duration>,
 }
 
 /// So long an autoscaler may be silent: Cluster Autoscaler looks every 10 s, Karpenter collects Pods for 10 s at most.
@@ -63,6 +67,41 @@ pub(super) fn since(pod: &Pod) -> Option<Time> {
     scheduled.last_transition_time.clone().or_else(|| pod.metadata.creation_timestamp.clone())
 }
 
+/// Who got a node sooner than this found one that was there.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// So many of the last ones tell how long it takes.
+const LAST: usize = 9;
+
+/// How long the last Pods that no node had room for waited, of those made by the same class: the median, in round numbers, for
+/// it is told to people, and each other word is a write.
+pub fn usual<'a>(pods: impl Iterator<Item = &'a Pod>, like: &Pod) -> Option<Duration> {
+    let class = |pod: &Pod| pod.annotations().get(CLASS_ANNOTATION).cloned();
+    let own = class(like);
+    let waited = pods.filter(|pod| class(pod) == own).filter_map(|pod| {
+        let scheduled = pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "True")?;
+        let (Time(made), Time(placed)) = (pod.creation_timestamp()?, scheduled.last_transition_time.clone()?);
+        let waited = Duration::try_from(placed.duration_since(made)).ok()?;
+        (waited >= AT_ONCE).then_some((placed, waited))
+    });
+    let mut waited: Vec<_> = waited.collect();
+    waited.sort_unstable_by_key(|(placed, _)| std::cmp::Reverse(*placed));
+    waited.truncate(LAST);
+    let mut lasted: Vec<u64> = waited.into_iter().map(|(_, waited)| waited.as_secs()).collect();
+    lasted.sort_unstable();
+    let median = *lasted.get(lasted.len() / 2)?;
+    let round = if median < 60 { 10 } else { 30 };
+    Some(Duration::from_secs(median.next_multiple_of(round)))
+}
+
+fn words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds < 60 => format!("{seconds} s"),
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
 /// How a Pod stands that waits for a node, and when to look again. None of one that does not.
 pub(super) fn of(pod: &Pod, heard: Heard<'_>, now: Timestamp) -> Option<(Standing, Option<Duration>)> {
     let scheduled = pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
@@ -72,19 +111,20 @@ pub(super) fn of(pod: &Pod, heard: Heard<'_>, now: Timestamp) -> Option<(Standin
     }
     let cause = Cause::read(pod, message);
     let standing = match heard.word {
-        Some(word) => heeded(word, &cause, now),
+        Some(word) => heeded(word, heard.usual, &cause, now),
         None => unheard(since(pod).map_or(now, |Time(since)| since), heard.busy, &cause, now),
     };
     Some(standing)
 }
 
 /// An autoscaler spoke.
-fn heeded(word: &Word, cause: &Cause, now: Timestamp) -> (Standing, Option<Duration>) {
+fn heeded(word: &Word, usual: Option<Duration>, cause: &Cause, now: Timestamp) -> (Standing, Option<Duration>) {
     let Word { who, said, at, .. } = word;
     let said: String = said.chars().take(LONGEST).collect();
     match (word.verdict, left(*at, PROVISION, now)) {
         (Verdict::NodeComes, Some(left)) => {
-            let message = format!("a node is being made for it ({who}: {said}); until then {cause}");
+            let usual = usual.map_or_else(String::new, |usual| format!(", which took about {} lately", words(usual)));
+            let message = format!("a node is being made for it ({who}: {said}){usual}; until then {cause}");
             (Standing::new(Reason::NodeComing, message), Some(left))
         }
         (Verdict::NodeComes, None) => {

@@ -39,7 +39,7 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn heard(&self) -> Heard<'_> {
-        Heard { word: self.word.as_ref(), busy: self.busy }
+        Heard { word: self.word.as_ref(), busy: self.busy, usual: None }
     }
 }
 

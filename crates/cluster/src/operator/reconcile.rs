@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::pools::Pools;
 use super::refusals::Refusals;
 use super::sight::Sight;
-use crate::decide::{Decision, Intent, Observed, belongs, decide, is_ours};
+use crate::decide::{Decision, Heard, Intent, Observed, belongs, decide, is_ours, usual};
 use crate::render::{self, Settings};
 use crate::resources::{DesiredState, Project};
 
@@ -109,10 +109,17 @@ fn decided(project: &Project, context: &Context, refusal: Option<&str>, spare: O
         classes: &sight.classes.state(),
         runtime_classes: &runtime_classes(sight),
         refusal,
-        heard: known.heard(),
+        heard: Heard { usual: usual_wait(sight, pod.as_deref()), ..known.heard() },
         settings: &context.settings,
         now: Timestamp::now(),
     })
+}
+
+/// How long a sandbox like this one waits for its node, while it does.
+fn usual_wait(sight: &Sight, pod: Option<&Pod>) -> Option<Duration> {
+    let waits = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none());
+    let like = pod.filter(waits)?;
+    usual(sight.pods.state().iter().map(|pod| &**pod), like)
 }
 
 pub(super) fn runtime_classes(sight: &Sight) -> BTreeSet<String> {

@@ -42,6 +42,35 @@ fn servers(yard: &Yard, name: &str) -> Vec<i32> {
 }
 
 #[test]
+fn a_guest_whose_volume_nobody_serves_any_more_is_ended_and_starts_again() {
+    let test = "a_guest_whose_volume_nobody_serves_any_more_is_ended_and_starts_again";
+    let Some(yard) = project(test, "m") else { return };
+    let dir = shared();
+    with_volume(&yard, "m", &[format!("{}:/data", dir.path().join("given").display())]);
+    yard.sh("m", "echo kept > note; cat /data/mine");
+    let (machine, served) = (pid(&yard, "m"), servers(&yard, "m"));
+    // One command waits for it already.
+    let process = yard.ok(&["exec", "-d", "m", "--", "sh", "-c", "while sleep 0.1; do ls /data; done"]);
+    kill(served[0]);
+    eventually("its end", || state(&yard, "m") == "stopped");
+    assert_ne!(yard.garth(&["wait", "m", &process]).code, 0);
+    assert_eq!(yard.sh("m", "cat note /data/mine"), "kept\ntext");
+    assert_ne!(pid(&yard, "m"), machine);
+
+    // Whoever comes while nobody looks is no better off.
+    let served = servers(&yard, "m");
+    yard.kill_daemon();
+    kill(served[0]);
+    eventually("its end", || state(&yard, "m") == "stopped");
+    assert_eq!(yard.sh("m", "cat note /data/mine"), "kept\ntext");
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+}
+
+#[test]
 fn files_and_owners_go_both_ways_and_a_read_only_volume_stays_as_it_is() {
     let test = "files_and_owners_go_both_ways_and_a_read_only_volume_stays_as_it_is";
     let Some(yard) = project(test, "m") else { return };

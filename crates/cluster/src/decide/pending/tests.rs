@@ -92,7 +92,7 @@ fn a_node_that_is_being_made_is_waited_for_and_not_for_ever() {
         ("karpenter", "Pod should schedule on: nodeclaim/garth-sysbox-x7k2p"),
     ] {
         let word = word(who, Verdict::NodeComes, said);
-        let heard = Heard { word: Some(&word), busy: Some(word.at) };
+        let heard = Heard { word: Some(&word), busy: Some(word.at), usual: None };
         let (reason, message, again) = stands(UNLIKE, heard, 6);
         assert_eq!((reason, again), ("NodeComing", Some(899)));
         assert!(message.contains(who) && message.contains(said), "{message}");
@@ -124,7 +124,7 @@ fn what_no_autoscaler_can_help_names_what_does() {
         ),
     ] {
         let word = word(who, Verdict::NoHelp, said);
-        let (reason, message, again) = stands(UNLIKE, Heard { word: Some(&word), busy: None }, 6);
+        let (reason, message, again) = stands(UNLIKE, Heard { word: Some(&word), ..Heard::default() }, 6);
         assert_eq!((reason, again), ("NoNodeFits", None), "{said}");
         assert!(message.contains(who) && message.contains(remedy), "{said}: {message}");
         assert!(message.contains("sysbox-runtime=running"), "{message}");
@@ -142,7 +142,7 @@ fn silence_is_said_after_a_minute() {
     assert_eq!(reason, "Unschedulable");
     assert!(message.contains("No autoscaler reacted within 60 s"), "{message}");
     // An autoscaler that is at work is not called silent: it names few of many.
-    let heard = Heard { word: None, busy: Some(second(20)) };
+    let heard = Heard { busy: Some(second(20)), ..Heard::default() };
     let (reason, message, again) = stands(UNLIKE, heard, 60);
     assert_eq!((reason, again), ("Unschedulable", Some(860)));
     assert!(message.contains("for others"), "{message}");
@@ -159,5 +159,39 @@ fn only_a_pod_without_a_node_waits_for_one() {
     let mut placed = pod(FULL);
     placed.status = None;
     let heard = word("karpenter", Verdict::NoHelp, "x");
-    assert!(of(&placed, Heard { word: Some(&heard), busy: None }, second(1)).is_none() && since(&placed).is_none());
+    assert!(
+        of(&placed, Heard { word: Some(&heard), ..Heard::default() }, second(1)).is_none() && since(&placed).is_none()
+    );
+}
+
+/// A Pod of a class that was made at a second and got its node so many later.
+fn placed(class: &str, made: i64, waited: i64) -> Pod {
+    let mut pod = pod(FULL);
+    pod.metadata.creation_timestamp = Some(Time(second(made)));
+    pod.annotations_mut().insert(CLASS_ANNOTATION.to_owned(), class.to_owned());
+    let conditions = pod.status.as_mut().and_then(|status| status.conditions.as_mut()).expect("conditions");
+    conditions[0].status = "True".to_owned();
+    conditions[0].last_transition_time = Some(Time(second(made + waited)));
+    pod
+}
+
+#[test]
+fn who_waits_for_a_node_is_told_how_long_that_takes() {
+    let usual = |pods: &[Pod]| usual(pods.iter(), &placed("kata", 0, 0)).map(|usual| usual.as_secs());
+    assert_eq!(usual(&[]), None);
+    // A node was there; another class's are other machines; this one still waits.
+    assert_eq!(usual(&[placed("kata", 0, 2), placed("sysbox", 0, 70), pod(FULL)]), None);
+    assert_eq!(usual(&[placed("kata", 0, 33)]), Some(40));
+    let mixed = [placed("kata", 0, 61), placed("kata", 10, 900), placed("kata", 20, 71), placed("kata", 30, 1)];
+    assert_eq!(usual(&mixed), Some(90));
+    // What was usual long ago says nothing.
+    let slower: Vec<Pod> = (0..20).map(|at| placed("kata", 1000 * at, if at < 11 { 30 } else { 180 })).collect();
+    assert_eq!(usual(&slower), Some(180));
+
+    let word = word("karpenter", Verdict::NodeComes, "Pod should schedule on: nodeclaim/kata-x7");
+    let heard = Heard { word: Some(&word), busy: None, usual: Some(Duration::from_secs(90)) };
+    let (reason, message, _) = stands(UNLIKE, heard, 6);
+    assert_eq!(reason, "NodeComing");
+    assert!(message.contains("nodeclaim/kata-x7), which took about 1 min 30 s lately; until then"), "{message}");
+    assert_eq!([20, 60, 90].map(|seconds| words(Duration::from_secs(seconds))), ["20 s", "1 min", "1 min 30 s"]);
 }

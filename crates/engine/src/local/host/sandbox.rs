@@ -1,5 +1,7 @@
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use garth_runtime::{Ending, Sandboxes};
 use garth_spec::{Limits, SandboxId};
@@ -20,11 +22,44 @@ pub(crate) struct HostSandbox {
     record: SandboxRecord,
     /// Readable once its init has ended.
     pidfd: AsyncFd<OwnedFd>,
+    /// The same of each program that serves a directory to a machine.
+    servers: Servers,
     /// Gone once it is destroyed.
     sandbox: Mutex<Option<Running>>,
     sandboxes: Arc<Sandboxes>,
     agent: Arc<Agent>,
 }
+
+/// What a machine cannot do without: its guest would wait for ever for a directory that nobody serves.
+#[derive(Debug)]
+struct Servers {
+    watched: Vec<AsyncFd<OwnedFd>>,
+    wanted: usize,
+}
+
+impl Servers {
+    fn of(sandbox: &Running) -> Result<Self, Error> {
+        let Running::Machine(guest) = sandbox else { return Ok(Self { watched: Vec::new(), wanted: 0 }) };
+        let watched = guest.sandbox.servers().explain()?.into_iter().map(watch).collect::<io::Result<_>>();
+        let watched = watched.map_err(|error| Error::because(ErrorKind::Start, error).step("watch"))?;
+        Ok(Self { watched, wanted: guest.record.shares })
+    }
+
+    /// Done when one has ended.
+    async fn one_ended(&self) {
+        if self.watched.len() < self.wanted {
+            return;
+        }
+        let ends = self.watched.iter().map(|server| Box::pin(server.readable()));
+        match self.wanted {
+            0 => std::future::pending().await,
+            _ => drop(futures::future::select_all(ends).await),
+        }
+    }
+}
+
+/// When a machine ends, what serves it goes with it, and may be seen to end first.
+const TOGETHER: Duration = Duration::from_secs(2);
 
 /// Who made it.
 #[derive(Debug)]
@@ -139,16 +174,17 @@ impl HostSandbox {
     /// The same, with an agent that was talked to already.
     pub(super) fn adopt_with(sandboxes: Arc<Sandboxes>, sandbox: Running, agent: Arc<Agent>) -> Result<Live, Error> {
         let watched = sandbox.pidfd().try_clone_to_owned().and_then(watch);
-        let pidfd = match watched {
-            Ok(pidfd) => pidfd,
+        let watched = watched.map_err(|error| Error::because(ErrorKind::Start, error).step("watch"));
+        let (pidfd, servers) = match watched.and_then(|pidfd| Ok((pidfd, Servers::of(&sandbox)?))) {
+            Ok(both) => both,
             Err(error) => {
                 sandbox.destroy()?;
-                return Err(Error::because(ErrorKind::Start, error).step("watch"));
+                return Err(error);
             }
         };
         let (id, record) = (sandbox.id(), sandbox.record());
         let sandbox = Mutex::new(Some(sandbox));
-        let sandbox = Self { id, record, pidfd, sandbox, sandboxes, agent: Arc::clone(&agent) };
+        let sandbox = Self { id, record, pidfd, servers, sandbox, sandboxes, agent: Arc::clone(&agent) };
         Ok(Live { sandbox: Sandbox::Host(Box::new(sandbox)), agent })
     }
 
@@ -171,6 +207,14 @@ impl HostSandbox {
     pub(in crate::local) async fn ended(&self) {
         // An error means that the runtime goes down, and the daemon with it.
         let _ = self.pidfd.readable().await;
+    }
+
+    /// Done when a volume of its is served no more, and it goes on without.
+    pub(in crate::local) async fn unserved(&self) {
+        self.servers.one_ended().await;
+        if tokio::time::timeout(TOGETHER, self.ended()).await.is_ok() {
+            std::future::pending().await
+        }
     }
 
     pub(in crate::local) fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
