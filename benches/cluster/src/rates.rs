@@ -21,7 +21,7 @@ use crate::table::Table;
 
 const PEER: &str = "agent-sandbox, from a pool";
 const NODES: u32 = 12;
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What is asked for, and what is the pool of it.
 struct Kind {
@@ -124,11 +124,11 @@ async fn burst(lab: &Lab, client: &Client, kind: &Kind, rate: u32, count: u32) -
     let times = ask(client, kind, rate, count).await?;
     lab.run(&["patch", kind.pool, "bench", "--type=merge", "-p", r#"{"spec":{"replicas":0}}"#])?;
     let plural = format!("{}.{}", kind.asked.plural, kind.asked.group);
-    lab.run(&["delete", &plural, "--all", "--timeout=300s"])?;
+    lab.run(&["delete", &plural, "--all", "--timeout=900s"])?;
     while !lab.run(&["get", "pods", "--output=name"])?.is_empty() {
         sleep(Duration::from_millis(500)).await;
     }
-    lab.run(&["delete", "persistentvolumes", "--selector=bench=yes", "--timeout=120s"])?;
+    lab.run(&["delete", "persistentvolumes", "--selector=bench=yes", "--timeout=900s"])?;
     Ok(times)
 }
 

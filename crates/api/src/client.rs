@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -119,6 +120,9 @@ impl fmt::Debug for Place {
         write!(f, "{self}")
     }
 }
+
+/// How long the other end may take to prove who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Talks to one daemon. Clones share their idle connections.
 #[derive(Debug, Clone)]
@@ -362,7 +366,9 @@ impl Client {
                 self.tls.get_or_init(|| config)
             }
         };
-        TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+        let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no TLS within {} s", HANDSHAKE.as_secs()));
+        tokio::time::timeout(HANDSHAKE, connecting).await.map_err(late)?
     }
 
     fn keep(&self, connection: Connection, answer: Response<Incoming>) -> Response<Incoming> {
