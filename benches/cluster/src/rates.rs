@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
-use garth_cluster_lab::Lab;
+use garth_cluster_lab::{Lab, garth};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -22,6 +22,7 @@ use crate::table::Table;
 const PEER: &str = "agent-sandbox, from a pool";
 const NODES: u32 = 12;
 const PATIENCE: Duration = Duration::from_secs(900);
+const REST: Duration = Duration::from_secs(20);
 
 /// What is asked for, and what is the pool of it.
 struct Kind {
@@ -190,7 +191,7 @@ pub async fn many(lab: &Lab, count: u32, operator: u32, table: &mut Table) -> Re
     let [kind, _] = kinds();
     let client = client(lab).await?;
     let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &kind.asked);
-    let before = resident_mib(operator)?;
+    let (before, asked) = (resident_mib(operator)?, requests(lab)?);
     let began = Instant::now();
     let names: Vec<_> = (0..count).map(|number| format!("many-{number}")).collect();
     let made = futures::stream::iter(&names).map(|name| {
@@ -210,10 +211,24 @@ pub async fn many(lab: &Lab, count: u32, operator: u32, table: &mut Table) -> Re
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let (seconds, after) = (began.elapsed().as_secs_f64(), resident_mib(operator)?);
+    let asked = (requests(lab)? - asked) as f64 / f64::from(count);
+    sleep(REST).await;
+    let at_rest = requests(lab)?;
+    sleep(REST).await;
+    let at_rest = requests(lab)? - at_rest;
     table.say(format!(
-        "{count} projects that rest: made and taken on in {seconds:.0} s; the operator has {after} MiB resident, {before} before"
+        "{count} projects that rest: made and taken on in {seconds:.0} s, with {asked:.1} requests of the operator's for each; it has \
+         {after} MiB resident, {before} before, and sends {at_rest} requests in {} s of rest, its lease's",
+        REST.as_secs()
     ));
     Ok(())
+}
+
+/// Requests that the operator has sent to the API server.
+fn requests(lab: &Lab) -> Result<u64> {
+    let said = garth::metrics(lab)?;
+    let numbers = said.lines().filter(|line| line.starts_with("garth_operator_requests_total{"));
+    numbers.map(|line| Ok(line.rsplit(' ').next().context("a number")?.parse::<u64>()?)).sum()
 }
 
 /// Of a process, or of the one that it looks after: proc_pid_status(5).

@@ -15,6 +15,9 @@ const GARTH_IMAGE: &str = "localhost/garth:lab";
 /// What the examples run.
 const EXAMPLE_IMAGE: &str = "docker.io/library/busybox:1.35";
 
+/// Where the operator answers Prometheus, within the lab.
+const METRICS: &str = "127.0.0.1:9090";
+
 /// How long the gateway may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -38,13 +41,20 @@ pub fn install(lab: &Lab, garth: &Path) -> Result<Installed> {
     lab.run(&["create", "namespace", "garth"])?;
     let dir = lab.state().join("gateway");
     create_dir_all(&dir)?;
-    let operator = start(lab, garth, "operator", &["operator", "--agent-image", GARTH_IMAGE])?;
+    let operator = ["operator", "--agent-image", GARTH_IMAGE, "--metrics", METRICS];
+    let operator = start(lab, garth, "operator", &operator)?;
     let dir_word = dir.display().to_string();
     let gateway = ["--data-dir", &dir_word, "serve", "--engine", "kubernetes", "--default-image", EXAMPLE_IMAGE];
     start(lab, garth, "gateway", &gateway)?;
     let socket = dir.join("garth.sock");
     wait_for("the gateway", PATIENCE, || Ok(socket.exists()))?;
     Ok(Installed { socket, operator })
+}
+
+/// What the operator says to Prometheus.
+pub fn metrics(lab: &Lab) -> Result<String> {
+    let read = "import sys, urllib.request as http; print(http.urlopen(sys.argv[1], timeout=10).read().decode())";
+    said(lab.command("python3").args(["-c", read, &format!("http://{METRICS}/metrics")]))
 }
 
 fn start(lab: &Lab, garth: &Path, name: &str, words: &[&str]) -> Result<u32> {

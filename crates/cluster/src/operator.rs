@@ -86,6 +86,7 @@ pub async fn run(client: Client, config: OperatorConfig) -> Result<(), OperatorE
         let listener = listening.map_err(|source| OperatorError::Listen { address, source })?;
         served.spawn(serve(listener, metrics.clone(), pulse.clone(), Limits::default()));
     }
+    let client = counted(client, metrics.clone());
     sight::check(&client).await?;
     loop {
         match lead(client.clone(), config.clone(), &metrics, &pulse).await {
@@ -96,6 +97,17 @@ pub async fn run(client: Client, config: OperatorConfig) -> Result<(), OperatorE
             ended => return ended,
         }
     }
+}
+
+/// The same client, with each of its requests counted.
+fn counted(client: Client, metrics: Metrics) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let passed = tower::service_fn(move |request| {
+        metrics.asks(&request);
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Client::new(passed, namespace)
 }
 
 /// Waits until it leads; returns once it no longer does.

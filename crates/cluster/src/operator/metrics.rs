@@ -12,6 +12,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,7 @@ struct Measured {
     reconciliations: Family<Reconciliation, Counter>,
     durations: Family<OfKind, Histogram, fn() -> Histogram>,
     refusals: Family<Refusal, Counter>,
+    requests: Family<Asked, Counter>,
     starts: Family<Start, Histogram, fn() -> Histogram>,
     leading: Leadings,
 }
@@ -78,11 +80,18 @@ struct Refusal {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Start {
     runtime: String,
     start: &'static str,
 }
 
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+const WATCH: &str = "WATCH";
 const DONE: &str = "done";
 const REFUSED: &str = "refused";
 
@@ -97,12 +106,14 @@ impl Metrics {
         registry.register_with_unit("reconciliation_duration", help, Unit::Seconds, durations.clone());
         let refusals = Family::default();
         registry.register("refusals", "Requests that the API server refused or did not answer", refusals.clone());
+        let requests = Family::default();
+        registry.register("requests", "Requests to the API server; a watch is one", requests.clone());
         let starts = Family::new_with_constructor(starting_takes as fn() -> Histogram);
         let help = "From when a project is to run and does not until its agent can be reached";
         registry.register_with_unit("start_duration", help, Unit::Seconds, starts.clone());
         let leading = Leadings::default();
         registry.register_collector(Box::new(leading.clone()));
-        let measured = Measured { registry, reconciliations, durations, refusals, starts, leading };
+        let measured = Measured { registry, reconciliations, durations, refusals, requests, starts, leading };
         measured.begin_at_zero();
         Self(Arc::new(measured))
     }
@@ -138,6 +149,14 @@ impl Metrics {
         self.0.refusals.get_or_create(&Refusal { reason: Class::of(refused).word() }).inc();
     }
 
+    /// A request goes to the API server.
+    pub(super) fn asks<B>(&self, request: &Request<B>) {
+        let watches = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "watch=true"));
+        let known = METHODS.into_iter().find(|method| *method == request.method().as_str());
+        let method = if watches { WATCH } else { known.unwrap_or("other") };
+        self.0.requests.get_or_create(&Asked { method }).inc();
+    }
+
     /// A project was told of its new status.
     pub(super) fn told(&self, project: &Project, status: &ProjectStatus) {
         let waited = self.0.leading.change(|leading| leading.told(project, status, Timestamp::now()));
@@ -163,6 +182,9 @@ impl Measured {
                 drop(self.reconciliations.get_or_create(&Reconciliation { kind, outcome }));
             }
             drop(self.durations.get_or_create(&OfKind { kind }));
+        }
+        for method in METHODS.into_iter().chain([WATCH]) {
+            drop(self.requests.get_or_create(&Asked { method }));
         }
         for class in Class::ALL {
             drop(self.refusals.get_or_create(&Refusal { reason: class.word() }));

@@ -366,3 +366,19 @@ fn what_is_documented_is_there_and_the_reverse() {
     documented.sort();
     assert_eq!(documented, said);
 }
+
+#[test]
+fn requests_are_counted_by_their_methods() {
+    let metrics = Metrics::new();
+    for (method, path) in [
+        ("GET", "/api/v1/pods?limit=500"),
+        ("GET", "/api/v1/pods?watch=true&timeoutSeconds=290"),
+        ("PATCH", "/api/v1/namespaces/a/pods/web"),
+        ("OPTIONS", "/"),
+        ("PATCH", "/api/v1/namespaces/a/pods/watch=true"),
+    ] {
+        metrics.asks(&http::Request::builder().method(method).uri(path).body(()).expect("a request"));
+    }
+    let asked = |method: &str| value(&metrics, "requests_total", &[("method", method)]);
+    assert_eq!(["GET", "WATCH", "PATCH", "other", "DELETE"].map(asked), [1.0, 1.0, 2.0, 1.0, 0.0].map(Some));
+}
