@@ -795,3 +795,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_policy_comes_back_from_the_api_server_as_it_was_asked_for() {
+    let mut world = World::new(|_| ());
+    for network in ["internet", "none"] {
+        world.spec().network = network.to_owned();
+        let policy = render::policy(world.project.as_ref().expect("a project"), &world.settings);
+        let text = serde_json::to_string(&policy.spec).expect("JSON");
+        // It keeps no empty list (`omitempty`), and the next look would find another policy.
+        assert!(!text.contains("[]") && text.contains(r#""policyTypes":["Ingress","Egress"]"#), "{text}");
+    }
+}

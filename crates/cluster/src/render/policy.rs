@@ -28,16 +28,20 @@ const PRIVATE_V4: [&str; 9] = [
 /// The same of IPv6; all that is public is below 2000::/3.
 const PRIVATE_V6: [&str; 2] = ["2001:db8::/32", "2002::/16"];
 
+/// No way out, as the API server gives it back: of an empty list it keeps nothing, and each look would find another policy than
+/// was asked for.
+const NOTHING: Option<Vec<NetworkPolicyEgressRule>> = None;
+
 /// What reaches a sandbox, and what it reaches. The cluster's network plugin must carry NetworkPolicies out.
 pub fn policy(project: &Project, settings: &Settings) -> NetworkPolicy {
     let name = project.name_any();
     let egress = match project.spec.network.as_str() {
-        "internet" => vec![names(), internet()],
-        _ => Vec::new(),
+        "internet" => Some(vec![names(), internet()]),
+        _ => NOTHING,
     };
     let mut policy = closed(owned(project, policy_name(&name)), (PROJECT_LABEL, &name), settings);
     if let Some(spec) = &mut policy.spec {
-        spec.egress = Some(egress);
+        spec.egress = egress;
     }
     policy
 }
@@ -50,7 +54,7 @@ pub(super) fn closed(metadata: ObjectMeta, label: (&str, &str), settings: &Setti
             pod_selector: Some(selector([label])),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![gateway(settings)]),
-            egress: Some(Vec::new()),
+            egress: NOTHING,
         }),
     }
 }
