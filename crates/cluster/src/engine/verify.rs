@@ -72,7 +72,11 @@ impl Engine {
         let class = match &sandbox.class {
             Some(name) => {
                 let classes = Api::<IsolationClass>::all(self.shared.client.clone());
-                classes.get_opt(name).await?.map(|class| class.spec)
+                let class = classes.get_opt(name).await?.ok_or_else(|| {
+                    // Nobody can say any more what was promised.
+                    ErrorKind::RuntimeUnavailable(format!("the IsolationClass {name} that it was made by is gone"))
+                })?;
+                Some(class.spec)
             }
             None => None,
         };
