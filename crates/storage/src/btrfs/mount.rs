@@ -2,6 +2,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use garth_kernel::btrfs as kernel;
 use garth_kernel::loopdev::LoopDevice;
@@ -13,6 +14,9 @@ use crate::error::{At, Error, ErrorKind};
 /// No discard by the filesystem itself: blocks go back to the host in one pass by [`super::file`], which
 /// then makes sure again that the trees have theirs.
 const OPTIONS: &CStr = c"nodiscard";
+
+/// How long a pool may be busy before it is said to be in use.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Mounts the pool file, or finds it mounted by a daemon before us.
 pub(super) fn ensure(file: &File, path: &Path, root: &Path) -> Result<(), Error> {
@@ -37,14 +41,26 @@ pub(super) fn remove(file: &File, root: &Path) -> Result<(), Error> {
     if !super::is_on_btrfs(root)? {
         return Ok(());
     }
-    match unmount(root, UnmountFlags::NOFOLLOW) {
-        Err(Errno::BUSY) => return Err(Error::new(ErrorKind::Busy, "unmount pool", root).because(Errno::BUSY.into())),
-        other => other.at("unmount pool", root)?,
-    }
+    unmount_unused(root)?;
     // Only one that lost its autoclear, or that a mount elsewhere still uses, is left.
     match LoopDevice::find(file.as_fd()).at("detach loop device", root)? {
         Some(device) => device.detach().at("detach loop device", root),
         None => Ok(()),
+    }
+}
+
+/// A process that another thread starts has a copy of our descriptors until it executes its program, and so a
+/// pool that nobody uses can be busy for a moment; the kernel tells nobody when it no longer is.
+fn unmount_unused(root: &Path) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        match unmount(root, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            Err(Errno::BUSY) => {
+                return Err(Error::new(ErrorKind::Busy, "unmount pool", root).because(Errno::BUSY.into()));
+            }
+            other => return other.at("unmount pool", root),
+        }
     }
 }
 

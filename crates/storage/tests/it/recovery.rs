@@ -192,9 +192,14 @@ fn a_full_host_is_a_typed_error_and_leaves_nothing() {
     assert_eq!(*error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(!host.path().join("pool.img").exists() && !host.path().join("pool.img.draft").exists());
     fs::remove_file(host.path().join("filler")).unwrap();
-    // ext4 gives freed blocks out again once its journal has them.
+    // ext4 gives freed blocks out again some time after its journal has them.
     File::open(host.path()).unwrap().sync_all().unwrap();
-    let pool = Pool::open(&host.path(), &PoolOptions::default()).unwrap();
+    let mut pool = None;
+    wait_for("the host's free blocks", || {
+        pool = Pool::open(&host.path(), &PoolOptions::default()).ok();
+        pool.is_some()
+    });
+    let pool = pool.unwrap();
     make_image(&pool, IMAGE);
     assert_eq!(pool.driver(), Driver::Btrfs);
     fill_host(&host.path().join("filler"));
