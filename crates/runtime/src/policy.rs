@@ -269,7 +269,7 @@ impl Policy {
 
     /// Of a program that serves a directory as root of its own user namespace: it makes files of every user's there, and
     /// goes into the directory for good (CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID SETPCAP SYS_CHROOT MKNOD SETFCAP).
-    pub fn server() -> Self {
+    pub fn server() -> Result<Self, String> {
         let of_files = CapabilitySet::CHOWN
             | CapabilitySet::DAC_OVERRIDE
             | CapabilitySet::FOWNER
@@ -278,13 +278,14 @@ impl Policy {
             | CapabilitySet::SETFCAP;
         let of_itself =
             CapabilitySet::SETGID | CapabilitySet::SETUID | CapabilitySet::SETPCAP | CapabilitySet::SYS_CHROOT;
-        Self { capabilities: of_files | of_itself, ..Self::jail() }
+        Ok(Self { capabilities: of_files | of_itself, ..Self::jail()? })
     }
 
-    /// Of a jail: no capability, nothing of /proc or /sys. The program brings its own filter.
-    pub fn jail() -> Self {
-        let open = || Program::compile(&BTreeMap::new(), Action::Allow);
-        Self {
+    /// Of a jail: no capability, nothing of /proc or /sys, and no more of the kernel than a sandbox of the default level
+    /// has, whatever filter the program brings.
+    pub fn jail() -> Result<Self, String> {
+        let (verdicts, _, unknown) = verdicts(include_str!("../data/seccomp.json"))?;
+        Ok(Self {
             level: Level::Default,
             nodes: Nodes::Made,
             masked: Vec::new(),
@@ -293,9 +294,9 @@ impl Policy {
             shown_of_network: Vec::new(),
             empty: Vec::new(),
             capabilities: CapabilitySet::empty(),
-            early: open(),
-            late: open(),
-        }
+            early: Program::compile(&BTreeMap::new(), Action::Allow),
+            late: Program::compile(&verdicts, unknown),
+        })
     }
 }
 
@@ -395,6 +396,7 @@ mod tests {
             assert!(policy.early.len() + policy.late.len() < 600);
         }
         assert!(sysbox_runc().expect("data").len() < 600);
+        assert!(Policy::server().expect("policy").late.len() < 600);
     }
 
     #[test]

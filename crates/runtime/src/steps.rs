@@ -202,7 +202,7 @@ pub enum Step {
     Etc(Etc),
     /// The system call filter, but for what making sandboxes needs.
     EarlyFilter,
-    /// The rest of the system call filter.
+    /// The rest of the system call filter; of a jail, all of it.
     LateFilter,
     /// Takes all capabilities but these, and the policy's, out of reach of every future program.
     BoundTo(u64),

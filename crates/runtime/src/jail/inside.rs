@@ -120,6 +120,10 @@ fn become_program(order: &Order, mut fds: Vec<OwnedFd>, served: Option<Mounted>,
         Some(_) => (server_steps(&order.plan, order.user), Policy::server()),
         None => (jail_steps(&order.plan, order.user, order.network), Policy::jail()),
     };
+    let policy = match policy.map_err(|error| failed("read the policy")(io::Error::other(error))) {
+        Ok(policy) => policy,
+        Err(failure) => return failure,
+    };
     let (volumes, users) = served.map_or((Vec::new(), None), |served| (vec![served.volume], Some(served.users)));
     if let Err(failure) = apply(&steps, &policy, &mut Fds { netns, volumes, users, ..Fds::default() }) {
         return failure;

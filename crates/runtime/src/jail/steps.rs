@@ -18,7 +18,7 @@ const OOM_SCORE_ADJ: i32 = 200;
 pub(super) fn jail_steps(plan: &JailPlan, user: u32, network: Network) -> Vec<Step> {
     let mut steps = enclosing(plan, user, network);
     steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
-    steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges]);
+    steps.extend([Step::BoundCapabilities, Step::BecomeUser(user), Step::NoNewPrivileges, Step::LateFilter]);
     steps
 }
 
@@ -35,7 +35,7 @@ pub(super) fn server_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
     steps.push(Step::Serve(SERVED));
     steps.extend([Step::Seal(".".to_owned()), Step::BecomeRoot("."), Step::OwnKeyring, Step::OwnSession]);
     steps.extend([Step::OpenFiles, Step::JoinUsers, Step::BoundCapabilities, Step::BecomeUser(0)]);
-    steps.push(Step::NoNewPrivileges);
+    steps.extend([Step::NoNewPrivileges, Step::LateFilter]);
     steps
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use crate::jail::Shown;
 
     #[test]
-    fn nothing_is_shown_after_the_root_is_left_and_the_user_comes_last() {
+    fn nothing_is_shown_after_the_root_is_left_and_the_filter_comes_last() {
         let shown = Shown { from: "/usr/lib/x.so".into(), at: "/lib/x.so".into(), access: Access::Run };
         let plan = JailPlan {
             program: "/vmm".to_owned(),
@@ -105,7 +105,8 @@ mod tests {
         assert!(at(&Step::Directory("lib".to_owned())) < at(&expose));
         assert!(at(&expose) < at(&Step::BecomeRoot(".")));
         assert!(at(&Step::BecomeRoot(".")) < at(&Step::BecomeUser(7)));
-        assert_eq!(steps.last(), Some(&Step::NoNewPrivileges));
+        assert!(at(&Step::BecomeUser(7)) < at(&Step::LateFilter));
+        assert_eq!(steps.last(), Some(&Step::LateFilter));
     }
 
     #[test]
