@@ -6,6 +6,8 @@ use crate::error::Error;
 use crate::program::Program;
 use crate::vmm::Launch;
 
+/// Names its file, where it is to be another.
+const VARIABLE: &str = "GARTH_VIRTIOFSD";
 /// Where distributions put it, out of the way of people.
 const FILES: [&str; 4] =
     ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/libexec/qemu-kvm/virtiofsd"];
@@ -26,8 +28,11 @@ impl VirtioFs {
     /// [`crate::ErrorKind::Missing`], with what to install.
     pub fn find() -> Result<Self, Error> {
         let install = "apt-get install virtiofsd (Debian 12: qemu-system-common)";
-        let found = FILES.iter().find(|path| Path::new(path).is_file());
-        found.map_or_else(|| Program::find("virtiofsd", install), |path| Program::at(path.into())).map(Self)
+        let installed = FILES.iter().find(|path| Path::new(path).is_file());
+        match installed.filter(|_| std::env::var_os(VARIABLE).is_none()) {
+            Some(path) => Program::at(path.into()).map(Self),
+            None => Program::named(VARIABLE, "virtiofsd", install).map(Self),
+        }
     }
 
     /// What it is, with its version.
@@ -40,7 +45,17 @@ impl VirtioFs {
         // The directory is its root before it hears the guest. Metadata is the guest's to keep for a second.
         let own: &[&str] = match self.0.version.starts_with(FIRST) {
             true => &["-f", "-o", "source=/volume,sandbox=chroot,cache=auto,xattr,no_posix_lock,no_flock"],
-            false => &["--shared-dir", SERVED, "--sandbox", "chroot", "--cache", "auto", "--xattr"],
+            false => &[
+                "--shared-dir",
+                SERVED,
+                "--sandbox",
+                "chroot",
+                "--cache",
+                "auto",
+                "--xattr",
+                // To open files by handle takes a capability that passes every permission by.
+                "--inode-file-handles=never",
+            ],
         };
         // As many files as it was given, and not what it finds in /proc.
         let all = ["--fd=%fd0%", "--rlimit-nofile=0"].iter().chain(own);
@@ -50,6 +65,7 @@ impl VirtioFs {
             shown: self.0.shown().collect(),
             descriptors: Vec::new(),
             tap: None,
+            sockets: Vec::new(),
         }
     }
 }

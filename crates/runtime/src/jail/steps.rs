@@ -8,6 +8,8 @@ use crate::steps::{INERT, Step};
 
 /// Where a served directory is, in the jail of who serves it.
 const SERVED: &str = "volume";
+/// What it asks for how many files it may open: QEMU's, and its successor, which would not go beyond.
+const MOST_FILES: [&str; 2] = ["proc/sys/fs/file-max", "proc/sys/fs/nr_open"];
 /// Where its processes are.
 const PROCESSES: &str = "processes";
 
@@ -23,12 +25,12 @@ pub(super) fn jail_steps(plan: &JailPlan, user: u32, network: Network) -> Vec<St
 }
 
 /// The same to a program that serves a directory: root of a user namespace whose users are nobody on the host. It opens
-/// its own files by /proc/self, and is process 1: of /proc there is that and, for QEMU's, the one number that it asks for.
+/// its own files by /proc/self, and is process 1: of /proc there is that and the one number that it asks for.
 pub(super) fn server_steps(plan: &JailPlan, user: u32) -> Vec<Step> {
     let mut steps = enclosing(plan, user, Network::Nothing);
     let directories = ["proc", "proc/sys", "proc/sys/fs", PROCESSES, SERVED];
     steps.extend(directories.map(|at| Step::Directory(at.to_owned())));
-    steps.push(Step::File { at: "proc/sys/fs/file-max", text: "1048576" });
+    steps.extend(MOST_FILES.map(|at| Step::File { at, text: "1048576" }));
     steps.push(Step::Link { at: "proc/self".to_owned(), to: format!("/{PROCESSES}/1") });
     let flags = INERT | MountFlags::RDONLY;
     steps.push(Step::Mount { fs: "proc", at: PROCESSES.to_owned(), flags, options: "subset=pid" });
