@@ -1,5 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,15 @@ impl Lease {
         use std::os::fd::AsFd as _;
         garth_kernel::tap::give(tap.as_fd(), user)
             .map_err(|error| crate::Error::kernel("cannot give a tap to a virtual machine's program", error))
+    }
+
+    /// A tap that was handed to a user's program in this namespace, and that no program has open any more.
+    ///
+    /// # Errors
+    /// As [`Lease::tap`].
+    pub fn tap_again(netns: BorrowedFd<'_>) -> Result<OwnedFd, crate::Error> {
+        crate::tap::open(netns)
+            .map_err(|error| crate::Error::kernel("cannot open the tap of a virtual machine again", error))
     }
 
     /// What to store, so that a later daemon can [`crate::Network::recover`] the lease.

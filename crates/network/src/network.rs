@@ -157,6 +157,18 @@ impl Network {
             .map_err(|error| Error::kernel("cannot make a network namespace", error))
     }
 
+    /// The same with a tap, `tap0`, that leads nowhere: for a machine that is to have an interface and no network. Both go
+    /// with the namespace.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotPermitted`]; [`ErrorKind::Kernel`], also without /dev/net/tun.
+    pub fn tap_only() -> Result<(OwnedFd, OwnedFd), Error> {
+        let netns = Self::loopback_only()?;
+        let tap = crate::tap::alone(netns.as_fd());
+        let tap = tap.map_err(|error| Error::kernel("cannot make a tap for a virtual machine", error))?;
+        Ok((netns, tap))
+    }
+
     /// As [`Network::loopback_only`], in a network namespace that somebody else has made for a
     /// sandbox.
     ///

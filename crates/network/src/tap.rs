@@ -23,8 +23,7 @@ const OTHER: Mac = [0x02, 0x69, 0, 0, 0, 1];
 
 /// Makes the tap in a sandbox's namespace.
 pub(crate) fn make(netns: BorrowedFd<'_>, mtu: u32) -> std::io::Result<OwnedFd> {
-    let work = || {
-        netns::enter(netns)?;
+    within(netns, || {
         let tap = tap::make(TAP)?;
         let mut socket = Socket::route()?;
         socket.apply(&[rtnl::add_link(BRIDGE, "bridge")])?;
@@ -35,8 +34,28 @@ pub(crate) fn make(netns: BorrowedFd<'_>, mtu: u32) -> std::io::Result<OwnedFd> 
         requests.extend([bridge, own, wire].map(rtnl::set_up));
         socket.apply(&requests)?;
         Ok(tap)
-    };
-    // In a thread of its own, so that the caller cannot be left in the wrong namespace.
+    })
+}
+
+/// Opens the one that is there.
+pub(crate) fn open(netns: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    within(netns, || tap::make(TAP))
+}
+
+/// Makes one that no bridge has.
+pub(crate) fn alone(netns: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    within(netns, || {
+        let tap = tap::make(TAP)?;
+        let mut socket = Socket::route()?;
+        let own = find(&socket, TAP)?;
+        socket.apply(&[rtnl::without_link_local(own), rtnl::set_up(own)])?;
+        Ok(tap)
+    })
+}
+
+/// In a thread of its own, so that the caller cannot be left in the wrong namespace.
+fn within<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> std::io::Result<T> + Send) -> std::io::Result<T> {
+    let work = || netns::enter(netns).and_then(|()| work());
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("garth-netns".to_owned()).spawn_scoped(scope, work)?;
         thread.join().map_err(|_| std::io::Error::other("the thread that makes a tap panicked"))?

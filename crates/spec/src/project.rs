@@ -73,7 +73,7 @@ impl Default for ProjectSpec {
 /// What can do all that our own code does.
 const ALL: &str = "default/native, sysbox/native or microvm";
 /// What can show a directory of the host.
-const SHARING: &str = "default/native, sysbox/native or microvm/qemu";
+const SHARING: &str = "default/native, sysbox/native, microvm/qemu or microvm/cloud-hypervisor";
 
 /// A project spec that no sandbox could honour.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -163,8 +163,8 @@ impl ProjectSpec {
         let guest = handler.runtime() == Runtime::Microvm;
         let asked = [
             ("limit of its disk's rate", native || guest, self.limits.has_disk_rate(), ALL),
-            // Firecracker has no device that could show one; that of Cloud Hypervisor was never tried.
-            ("volumes", native || handler == Handler::MicrovmQemu, !self.volumes.is_empty(), SHARING),
+            // Firecracker has no device that could show one.
+            ("volumes", native || guest && handler != Handler::MicrovmFirecracker, !self.volumes.is_empty(), SHARING),
             ("read-only root", native || guest, self.read_only, ALL),
             ("choice of capabilities", native || guest, !self.capabilities.are_the_levels(), ALL),
         ];

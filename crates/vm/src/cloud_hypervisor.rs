@@ -20,7 +20,7 @@ const VARIABLE: &str = "GARTH_CLOUD_HYPERVISOR";
 
 /// It could have guests share a snapshot's memory by userfaultfd(2), which a program without privileges is not given.
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { emulates: false, vmgenid: false, shared_memory: false, virtiofs: true, templates: false };
+    Capabilities { emulates: false, vmgenid: false, shared_memory: false, virtiofs: true, templates: true };
 
 /// What it writes for a snapshot.
 const CONFIG: &str = "config.json";
@@ -34,6 +34,11 @@ impl CloudHypervisor {
     pub(crate) fn find() -> Result<Self, Error> {
         let install = "see github.com/cloud-hypervisor/cloud-hypervisor/releases";
         Program::named(VARIABLE, "cloud-hypervisor", install)?.saying("cloud-hypervisor v").map(Self)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(program: Program) -> Self {
+        Self(program)
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -52,8 +57,14 @@ impl CloudHypervisor {
             shown,
             descriptors: vec![Descriptor::Control, Descriptor::Output],
             tap: machine.nic.map(|_| inside::TAP),
+            sockets: machine.shares.iter().map(|tag| inside::share(tag).into()).collect(),
         }
     }
+}
+
+/// With the disks' rates, which stay as they are once the machine is made.
+pub(crate) fn told(machine: &Machine) -> String {
+    config::of(machine).to_string()
 }
 
 #[cfg(test)]

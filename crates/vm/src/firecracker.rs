@@ -4,8 +4,9 @@ mod control;
 mod requests;
 
 use crate::error::Error;
+use crate::http::Request;
 use crate::inside;
-use crate::machine::{Begin, Machine};
+use crate::machine::{Begin, DriveRate, Machine};
 use crate::program::Program;
 use crate::vmm::{Capabilities, Descriptor, Launch};
 
@@ -15,7 +16,7 @@ pub(crate) use control::Control;
 const VARIABLE: &str = "GARTH_FIRECRACKER";
 
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { emulates: false, vmgenid: true, shared_memory: true, virtiofs: false, templates: false };
+    Capabilities { emulates: false, vmgenid: true, shared_memory: true, virtiofs: false, templates: true };
 
 /// In the program's own directory.
 const API: &str = "api.sock";
@@ -31,6 +32,11 @@ impl Firecracker {
     pub(crate) fn find() -> Result<Self, Error> {
         let install = "see github.com/firecracker-microvm/firecracker/releases";
         Program::named(VARIABLE, "firecracker", install)?.saying("Firecracker v").map(Self)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(program: Program) -> Self {
+        Self(program)
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -51,8 +57,16 @@ impl Firecracker {
             shown,
             descriptors: vec![Descriptor::Output],
             tap: machine.nic.map(|_| inside::TAP),
+            sockets: Vec::new(),
         }
     }
+}
+
+/// A disk's rate is set after a machine was loaded.
+pub(crate) fn told(machine: &Machine) -> Vec<String> {
+    let mut machine = machine.clone();
+    machine.drives.iter_mut().for_each(|drive| drive.rate = DriveRate::default());
+    requests::boot(&machine).iter().map(Request::text).collect()
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Request {
         format!("{} {}", self.method, self.path)
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let Self { method, path, body } = self;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n");
         match body.as_ref().map(Value::to_string) {

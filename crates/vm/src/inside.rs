@@ -27,6 +27,11 @@ pub(crate) fn drive(drive: &Drive) -> String {
     format!("/disks/{}", drive.serial)
 }
 
+/// Where the socket is of who serves a share, for programs that are not given it open.
+pub(crate) fn share(tag: &str) -> String {
+    format!("/shares/{tag}")
+}
+
 /// The files of a machine.
 pub(crate) fn files(machine: &Machine) -> impl Iterator<Item = Shown> + '_ {
     let drives = machine.drives.iter().map(|drive| {

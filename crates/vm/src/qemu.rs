@@ -58,6 +58,7 @@ impl Qemu {
             shown: self.shown(machine),
             descriptors,
             tap: None,
+            sockets: Vec::new(),
         }
     }
 

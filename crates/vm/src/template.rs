@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::guest::digest;
-use crate::machine::{Begin, DriveAccess, Machine, Nic};
+use crate::machine::{DriveAccess, Machine, Nic};
 use crate::vmm::Vmm;
 
 /// Changes when templates of an older version must not be used.
@@ -50,8 +50,7 @@ impl Template {
         add(&machine.initrd.to_string_lossy());
         let shared = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadOnly);
         shared.for_each(|drive| add(&identity(&drive.file)));
-        let arguments = vmm.launch(&machine, Begin::Template).arguments;
-        arguments.iter().filter(|word| !word.contains(MEASURED)).for_each(|word| add(word));
+        vmm.told(&machine).iter().filter(|word| !word.contains(MEASURED)).for_each(|word| add(word));
         let key = digest::hexadecimal(&hash.finalize()[..16]);
         Ok(Some(Self { key, machine }))
     }
@@ -85,18 +84,50 @@ fn identity(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud_hypervisor::CloudHypervisor;
+    use crate::firecracker::Firecracker;
+    use crate::machine::{Begin, DriveRate};
     use crate::mock;
     use crate::program::Program;
     use crate::qemu::Qemu;
     use garth_spec::ByteSize;
 
-    fn key(machine: &Machine) -> String {
-        let vmm = Vmm::Qemu(Qemu::of(Program::at("/bin/true".into()).expect("a program with a version")));
-        Template::of(&vmm, machine).expect("a key").expect("a template").key
+    fn program() -> Program {
+        Program::at("/bin/true".into()).expect("a program with a version")
+    }
+
+    fn qemu() -> Vmm {
+        Vmm::Qemu(Qemu::of(program()))
+    }
+
+    fn firecracker() -> Vmm {
+        Vmm::Firecracker(Firecracker::of(program()))
+    }
+
+    fn cloud_hypervisor() -> Vmm {
+        Vmm::CloudHypervisor(CloudHypervisor::of(program()))
+    }
+
+    fn key(vmm: &Vmm, machine: &Machine) -> String {
+        Template::of(vmm, machine).expect("a key").expect("a template").key
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_set_later_is_the_templates() {
+        let mut other = mock::machine();
+        other.drives[0].rate = DriveRate { bytes: Some(7), operations: Some(7) };
+        let has_own = |vmm: &Vmm| key(vmm, &mock::machine()) != key(vmm, &other);
+        assert_eq!([qemu(), firecracker(), cloud_hypervisor()].each_ref().map(has_own), [false, false, true]);
     }
 
     #[test]
     fn projects_of_one_shape_share_a_template_and_others_do_not() {
+        for vmm in [qemu(), firecracker(), cloud_hypervisor()] {
+            shapes(|machine| key(&vmm, machine));
+        }
+    }
+
+    fn shapes(key: impl Fn(&Machine) -> String) {
         let machine = mock::machine();
         let mut other = machine.clone();
         other.nic = Some(Nic { mac: [2, 0, 0, 0, 0, 9] });
@@ -126,15 +157,13 @@ mod tests {
 
     #[test]
     fn a_machine_with_a_share_has_no_template() {
-        let vmm = Vmm::Qemu(Qemu::of(Program::at("/bin/true".into()).expect("a program with a version")));
         let machine = Machine { shares: vec!["volume0".to_owned()], ..mock::machine() };
-        assert_eq!(Template::of(&vmm, &machine).expect("an answer"), None);
+        assert_eq!(Template::of(&qemu(), &machine).expect("an answer"), None);
     }
 
     #[test]
     fn a_template_is_made_without_a_file_or_an_address_of_a_project() {
-        let machine = mock::machine();
-        let vmm = Vmm::Qemu(Qemu::of(Program::at("/bin/true".into()).expect("a program with a version")));
+        let (machine, vmm) = (mock::machine(), qemu());
         let template = Template::of(&vmm, &Machine { nic: Some(Nic { mac: [2, 7, 7, 7, 7, 7] }), ..machine });
         let template = template.expect("a key").expect("a template");
         let launch = vmm.launch(&template.machine_with(Path::new("/empty")), Begin::Template);

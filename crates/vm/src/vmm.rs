@@ -53,6 +53,8 @@ pub struct Launch {
     /// The name of the tap that it opens: one that persists, is up, belongs to the program's user, and stands in the
     /// network namespace that the program runs in.
     pub tap: Option<&'static str>,
+    /// The sockets of those that serve its shares, where it looks for them; none where it is given them open.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// A file or directory of the host, and where the program looks for it.
@@ -163,6 +165,16 @@ impl Vmm {
         }
     }
 
+    /// All that it is told of a machine, but how fast its disks may be where that can be said later. Of a template it says
+    /// what the machines that go on from there must be.
+    pub(crate) fn told(&self, machine: &Machine) -> Vec<String> {
+        match self {
+            Self::Qemu(qemu) => qemu.launch(machine, Begin::Template).arguments,
+            Self::Firecracker(_) => firecracker::told(machine),
+            Self::CloudHypervisor(_) => vec![cloud_hypervisor::told(machine)],
+        }
+    }
+
     /// Where its guests' channel is.
     pub fn channel(&self, place: &Place) -> ChannelAddress {
         match self {
@@ -248,6 +260,14 @@ impl Control {
         from.check(&self.vmm, machine)?;
         order!(self, orders => orders.load(from))?;
         machine.drives.iter().try_for_each(|drive| self.set_drive_rate(&drive.serial, drive.rate))
+    }
+
+    /// Has a machine that was loaded from a template know how large its own disks are, where it does not look for itself.
+    pub fn measure_drives(&mut self, machine: &Machine) -> Result<(), Error> {
+        match &mut self.orders {
+            Orders::CloudHypervisor(orders) => orders.measure_drives(machine),
+            Orders::Qemu(_) | Orders::Firecracker(_) => Ok(()),
+        }
     }
 
     /// Holds a disk to another rate. Cloud Hypervisor keeps the one that the machine was made with.

@@ -133,17 +133,21 @@ fn bus_name(device: &Path) -> Option<OsString> {
 /// The disk with this serial, as a device.
 fn device(serial: &str) -> Result<PathBuf, GuestFailure> {
     let words = std::fs::read_to_string("/proc/cmdline").at(|| "read the kernel's command line".to_owned())?;
-    by_order(&words, serial)
-        .or_else(|| with_serial(Path::new("/sys/block"), serial))
+    let found = match place(&words, serial) {
+        Some(number) => devices::disk(number),
+        // Only a driver can ask for a serial.
+        None => devices::find().map(|()| with_serial(Path::new("/sys/block"), serial)),
+    };
+    found
+        .at(|| format!("find the disk {serial}"))?
         .map(|name| Path::new("/dev").join(name))
         .ok_or_else(|| GuestFailure::new(Kind::Failed, format!("find the disk {serial}"), "the machine has none such"))
 }
 
 /// A machine whose disks cannot have serials tells their order to the kernel (`garth.disks=root,usr`).
-fn by_order(words: &str, serial: &str) -> Option<String> {
+fn place(words: &str, serial: &str) -> Option<usize> {
     let order = words.split_whitespace().find_map(|word| word.strip_prefix("garth.disks="))?;
-    let letter = ('a'..='z').zip(order.split(',')).find(|(_, known)| *known == serial)?.0;
-    Some(format!("vd{letter}"))
+    order.split(',').position(|known| known == serial)
 }
 
 fn with_serial(blocks: &Path, serial: &str) -> Option<String> {
@@ -255,9 +259,9 @@ mod tests {
     #[test]
     fn a_disk_without_a_serial_is_found_by_its_place_in_the_order() {
         let words = "console=ttyS0 quiet garth.disks=root,usr panic=-1\n";
-        assert_eq!(by_order(words, "root").as_deref(), Some("vda"));
-        assert_eq!(by_order(words, "usr").as_deref(), Some("vdb"));
-        assert_eq!(by_order(words, "us"), None);
-        assert_eq!(by_order("console=ttyS0", "root"), None);
+        assert_eq!(place(words, "root"), Some(0));
+        assert_eq!(place(words, "usr"), Some(1));
+        assert_eq!(place(words, "us"), None);
+        assert_eq!(place("console=ttyS0", "root"), None);
     }
 }

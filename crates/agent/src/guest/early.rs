@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
 
-use super::{At, GuestFailure};
+use super::{At, GuestFailure, devices};
 
 const INERT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
@@ -84,9 +84,14 @@ pub(super) fn modules() -> Result<(), GuestFailure> {
     };
     files.sort();
     for file in files {
-        if let Err(error) = load(&file) {
+        // The bus itself may come with one of them.
+        let loaded = load(&file).and_then(|()| devices::hold());
+        if let Err(error) = loaded {
             eprintln!("garth-agent: {}: {error}", file.display());
         }
+    }
+    if let Err(error) = devices::find_others() {
+        eprintln!("garth-agent: give devices to their drivers: {error}");
     }
     Ok(())
 }

@@ -5,8 +5,7 @@ use std::process::{Command, Stdio};
 
 const PROGRAMS: [&str; 4] = ["qemu-system-x86_64", "mmdebstrap", "mke2fs", "mkfs.erofs"];
 
-const PACKAGES: &str =
-    "linux-image-cloud-amd64,btrfs-progs,e2fsprogs,erofs-utils,nftables,iproute2,python3,procps,kmod,util-linux";
+const PACKAGES: &str = "linux-image-cloud-amd64,btrfs-progs,e2fsprogs,erofs-utils,nftables,iproute2,python3,procps,kmod,util-linux,virtiofsd";
 
 /// Longer than all of it takes on a machine that does nothing else.
 const SECONDS: &str = "3000";
@@ -38,7 +37,7 @@ pub fn place() -> PathBuf {
 /// Made once.
 pub fn base() -> Base {
     let place = place();
-    let base = Base(place.join("base-1.ext4"));
+    let base = Base(place.join("base-2.ext4"));
     if base.0.exists() {
         return base;
     }

@@ -30,7 +30,10 @@ fn handler() -> String {
 
 /// A yard with a project of this name that has a kernel of its own; `None`, said loudly, where QEMU is missing.
 fn project(test: &str, name: &str) -> Option<Yard> {
-    let yard = Yard::new();
+    project_in(Yard::new(), test, name)
+}
+
+fn project_in(yard: Yard, test: &str, name: &str) -> Option<Yard> {
     let (doctor, handler) = (yard.ok(&["doctor"]), handler());
     if handler == QEMU && !doctor.contains("vmm: QEMU") {
         yard::skip(test, "QEMU");

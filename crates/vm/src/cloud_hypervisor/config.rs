@@ -21,7 +21,8 @@ pub(super) fn of(machine: &Machine) -> Value {
     let landlock = garth_kernel::landlock::version() >= LANDLOCK;
     let mut config = json!({
         "cpus": { "boot_vcpus": machine.vcpus, "max_vcpus": machine.vcpus, "nested": false },
-        "memory": { "size": machine.memory.bytes() },
+        // Who serves a share reads and writes where the guest says.
+        "memory": { "size": machine.memory.bytes(), "shared": !machine.shares.is_empty() },
         "payload": { "kernel": inside::KERNEL, "initramfs": inside::INITRD, "cmdline": machine.command_line() },
         "disks": machine.drives.iter().map(disk).collect::<Vec<_>>(),
         "rng": { "src": inside::RANDOM },
@@ -37,6 +38,9 @@ pub(super) fn of(machine: &Machine) -> Value {
     if let Some(nic) = machine.nic {
         config["net"] = json!([self::nic(nic)]);
     }
+    if !machine.shares.is_empty() {
+        config["fs"] = machine.shares.iter().map(|tag| share(tag)).collect();
+    }
     config
 }
 
@@ -50,6 +54,10 @@ fn disk(drive: &Drive) -> Value {
         "image_type": "Raw",
         "rate_limiter_config": limiter(drive.rate),
     })
+}
+
+fn share(tag: &str) -> Value {
+    json!({ "id": tag, "tag": tag, "socket": inside::share(tag), "num_queues": 1, "queue_size": 1024 })
 }
 
 fn limiter(rate: DriveRate) -> Value {

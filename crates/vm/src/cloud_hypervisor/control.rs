@@ -13,7 +13,7 @@ use super::{CONFIG, FILES, config};
 use crate::error::Error;
 use crate::http::{Api, PATIENCE, Request};
 use crate::inside;
-use crate::machine::{DriveRate, Machine};
+use crate::machine::{DriveAccess, DriveRate, Machine};
 use crate::snapshot::{self, Snapshot};
 use crate::socket::Directory;
 use crate::vmm::Place;
@@ -78,6 +78,16 @@ impl Control {
         let body = json!({ "source_url": format!("file://{}", inside::SNAPSHOT), "memory_restore_mode": "Copy" });
         self.api.order(&Request::put("/api/v1/vm.restore", body), TRANSFER)?;
         self.close()
+    }
+
+    /// It believes what it saved of a disk's size. What it is told goes for the file as well, and so is what that has.
+    pub(crate) fn measure_drives(&mut self, machine: &Machine) -> Result<(), Error> {
+        let own = machine.drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
+        own.into_iter().try_for_each(|drive| {
+            let size = fs::metadata(&drive.file).map_err(Error::io("look at a disk"))?.len();
+            let size = ByteSize::from_bytes(size).map_err(|_| Error::nonsense("the size of a disk"))?;
+            self.resize_drive(&drive.serial, size)
+        })
     }
 
     pub(crate) fn balloon(&mut self, whole: ByteSize, memory: ByteSize) -> Result<(), Error> {

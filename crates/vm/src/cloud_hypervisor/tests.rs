@@ -57,7 +57,7 @@ fn saving(own: &Path, order: &str) -> String {
 #[test]
 fn every_request_is_one_of_its_published_interface() {
     let mut world = World::new(saving);
-    world.control.start(&machine()).expect("started");
+    world.control.start(&Machine { shares: vec!["volume0".to_owned()], ..machine() }).expect("started");
     world.control.pause().expect("paused");
     world.control.save(&machine(), &world.target()).expect("saved");
     world.control.resume().expect("resumed");
@@ -66,8 +66,14 @@ fn every_request_is_one_of_its_published_interface() {
     let another = tempfile::tempdir().expect("directory");
     let snapshot = snapshot(another.path(), &[]);
     world.control.load(&snapshot).expect("loaded");
+    let own = another.path().join("own");
+    std::fs::write(&own, [0; 1024]).expect("a disk");
+    let mut here = machine();
+    here.drives[0].file = own;
+    world.control.measure_drives(&here).expect("measured");
     let asked = world.mock.asked();
-    let expected = "vmm.ping vm.create vm.boot vm.pause vm.snapshot vm.resume vm.resize vm.resize-disk vm.restore";
+    let expected = "vmm.ping vm.create vm.boot vm.pause vm.snapshot vm.resume vm.resize vm.resize-disk vm.restore \
+                    vm.resize-disk";
     let asked: Vec<&str> = asked.iter().filter_map(|order| order.rsplit('/').next()).collect();
     assert_eq!(asked.join(" "), expected);
 }
@@ -116,6 +122,17 @@ fn a_save_that_fails_leaves_nothing_and_the_machine_runs_on() {
     assert_eq!(world.left(), 0);
     assert_eq!(std::fs::read_dir(world.target()).expect("list").count(), 0);
     world.control.resume().expect("it runs on");
+}
+
+#[test]
+fn a_share_is_reached_by_a_name_of_the_jails_and_has_the_guests_memory() {
+    let config = |shares| config::of(&Machine { shares, ..machine() });
+    let shared = config(vec!["volume0".to_owned()]);
+    assert_eq!((&shared["fs"][0]["tag"], &shared["memory"]["shared"]), (&json!("volume0"), &json!(true)));
+    assert_eq!(config(Vec::new())["memory"]["shared"], false);
+    let program = CloudHypervisor(Program::at("/bin/true".into()).expect("a program with a version"));
+    let launch = program.launch(&Machine { shares: vec!["volume0".to_owned()], ..machine() }, Begin::Boot);
+    assert_eq!(launch.sockets, [Path::new(shared["fs"][0]["socket"].as_str().expect("a path"))]);
 }
 
 #[test]

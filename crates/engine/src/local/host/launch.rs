@@ -56,12 +56,18 @@ pub(super) fn launch(
     let launch = vmm.launch(machine, begin);
     let channel = UnixListener::bind(place.channel()).map_err(doing)?;
     let orders = UnixListener::bind(place.control()).map_err(doing)?;
-    let shares = Shares::listen(&place, machine.shares.len()).map_err(doing)?;
+    let shares = match launch.sockets.is_empty() {
+        true => Shares::connected(&place, machine.shares.len()),
+        false => Shares::named(&place, &jail, machine.shares.len()),
+    };
+    let shares = shares.map_err(doing)?;
     let (console, theirs) = UnixStream::pair().map_err(doing)?;
     let (errors, said) = std::io::pipe().map_err(doing)?;
     rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
     if launch.tap.is_some() {
-        let tap = tap.take().ok_or(ErrorKind::Network)?;
+        // A program that did not get it to work had it before.
+        let again = || order.lease.netns.as_ref().map(|netns| garth_network::Lease::tap_again(netns.as_fd()));
+        let tap = tap.take().map(Ok).or_else(again).ok_or(ErrorKind::Network)?.explain()?;
         garth_network::Lease::give_tap(tap, jail.user()).explain()?;
     }
     let fds = launch
@@ -137,6 +143,10 @@ pub(super) fn plan(launch: Launch, limits: Limits, place: Option<&Place>) -> Jai
         .into_iter()
         .map(|shown| Shown { from: shown.from, at: shown.at, access: access(shown.access) })
         .collect();
+    if let Some(place) = place {
+        let sockets = launch.sockets.into_iter().enumerate();
+        shown.extend(sockets.map(|(number, at)| Shown { from: place.share(number), at, access: Access::Write }));
+    }
     shown.extend(place.map(|place| Shown { from: place.own.clone(), at: "/own".into(), access: Access::Write }));
     shown.extend(["/dev/null", "/dev/urandom"].map(|device| Shown {
         from: device.into(),

@@ -144,8 +144,11 @@ impl Host {
             template.as_ref().and_then(|found| self.start_warm(&order, &mut tap, handler, &machine, found, &begin));
         let unwarmed = match warm {
             Some(Ok(live)) => return Ok(live),
-            Some(Err(error)) => Some(error),
-            None => None,
+            Some(Err(error)) => {
+                tracing::warn!(error = error.chain(), "a template did not work: the machine boots instead");
+                true
+            }
+            None => false,
         };
         let sandboxes = self.sandboxes()?;
         let mut started = launch(self.site(&sandboxes), &order, &mut tap, handler, &machine, Begin::Boot)?;
@@ -153,9 +156,8 @@ impl Host {
         let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
         let live = self.adopt(started, agent, done)?;
         if let Some(template) = template {
-            if let Some(error) = unwarmed {
-                // Where booting fails, too, it is the project's matter and not the template's.
-                tracing::warn!(error = error.chain(), "a template did not work: the machine booted instead");
+            // Where booting fails, too, it is the project's matter and not the template's.
+            if unwarmed {
                 self.templates.refuse(&template);
             }
             self.make_template(order.project, handler, template);

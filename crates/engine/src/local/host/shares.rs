@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use garth_runtime::Sandbox;
-use garth_runtime::jail::Given;
+use garth_runtime::jail::{Given, Jail};
 use garth_spec::{GuestVolume, Limits, Volume};
 use garth_vm::{Place, VirtioFs};
 
@@ -42,11 +42,16 @@ pub(super) fn check(volumes: &BTreeMap<String, Volume>) -> Result<(), Error> {
     })
 }
 
-/// The sockets between those that serve and the one that is served: both ends are there before either program is.
-pub(super) struct Shares(Vec<(UnixListener, UnixStream)>);
+/// The sockets between those that serve and the one that is served: they are there before either program is.
+pub(super) struct Shares {
+    listeners: Vec<UnixListener>,
+    /// The hypervisor's ends, where it is given them open.
+    ends: Vec<UnixStream>,
+}
 
 impl Shares {
-    pub(super) fn listen(place: &Place, count: usize) -> io::Result<Self> {
+    /// Whose hypervisor is given its ends open.
+    pub(super) fn connected(place: &Place, count: usize) -> io::Result<Self> {
         let pair = |number| {
             let socket = place.share(number);
             let listener = UnixListener::bind(&socket)?;
@@ -55,12 +60,24 @@ impl Shares {
             std::fs::remove_file(socket)?;
             Ok((listener, stream))
         };
-        (0..count).map(pair).collect::<io::Result<_>>().map(Self)
+        let (listeners, ends) = (0..count).map(pair).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        Ok(Self { listeners, ends })
+    }
+
+    /// Whose hypervisor looks for them by name: who serves takes one connection and no more.
+    pub(super) fn named(place: &Place, jail: &Jail, count: usize) -> io::Result<Self> {
+        let listen = |number| {
+            let socket = place.share(number);
+            let listener = UnixListener::bind(&socket)?;
+            jail.give(&socket)?;
+            Ok(listener)
+        };
+        Ok(Self { listeners: (0..count).map(listen).collect::<io::Result<_>>()?, ends: Vec::new() })
     }
 
     /// The hypervisor's end.
     pub(super) fn fd(&self, number: usize) -> Result<BorrowedFd<'_>, ErrorKind> {
-        self.0.get(number).map(|(_, stream)| stream.as_fd()).ok_or(ErrorKind::Volume)
+        self.ends.get(number).map(UnixStream::as_fd).ok_or(ErrorKind::Volume)
     }
 
     /// Starts what serves them, beside the hypervisor.
@@ -72,7 +89,7 @@ impl Shares {
         said: &PipeWriter,
     ) -> Result<(), Error> {
         let doing = |error: io::Error| Error::because(ErrorKind::Volume, error);
-        for ((listener, _), (at, volume)) in self.0.iter().zip(volumes) {
+        for (listener, (at, volume)) in self.listeners.iter().zip(volumes) {
             let plan = plan(VirtioFs::find().explain()?.launch(), Limits::default(), None);
             let errors = said.try_clone().map_err(doing)?.into();
             let given = Given { fds: &[listener.as_fd()], netns: None, output: None, errors };

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use garth_network::Network;
 use garth_runtime::Sandboxes;
 use garth_spec::{GuestBegin, GuestPrepare, Handler};
 use garth_vm::{Begin, DriveAccess, Machine, Snapshot, Template};
@@ -66,6 +67,7 @@ impl Host {
         let loaded = started.control.load(warm.template.machine(), warm.snapshot).explain();
         let loaded_after = asked.elapsed();
         let done = loaded.and_then(|()| {
+            started.control.measure_drives(warm.machine).explain()?;
             started.control.resume().explain()?;
             runtime().block_on(agent.booted(AWAKE))?;
             let awake = asked.elapsed();
@@ -110,10 +112,13 @@ impl Maker {
                 let made = File::create_new(&drive.file).and_then(|file| file.set_len(EMPTY));
                 made.map_err(|error| Error::because(ErrorKind::Guest, error).step("make an empty disk"))?;
             }
-            let order = Order { id: moving::new_id(), project: &self.project, lease: unconnected(None, None) };
+            // For those that cannot have an interface without a wire.
+            let wire = machine.nic.map(|_| Network::tap_only()).transpose().explain()?;
+            let (netns, mut tap) = wire.unzip();
+            let order = Order { id: moving::new_id(), project: &self.project, lease: unconnected(netns, None) };
             // It has no volumes.
             let site = Site { sandboxes: &self.sandboxes, hidden: Path::new("/") };
-            let mut started = launch(site, &order, &mut None, self.handler, &machine, Begin::Template)?;
+            let mut started = launch(site, &order, &mut tap, self.handler, &machine, Begin::Template)?;
             let saved = save(&mut started, &machine, place, cancelled);
             started.guest.sandbox.destroy().explain().and(saved)
         })
