@@ -25,6 +25,8 @@ fn a_guest_has_a_kernel_of_its_own_and_files_that_stay() {
     assert_eq!(yard.garth(&["exec", "m", "--", "no-such-program"]).code, 127);
     let terminal = yard.ok(&["exec", "-t", "m", "--", "sh", "-c", "test -t 0 && tty"]);
     assert!(terminal.contains("/dev/pts/"), "{terminal}");
+    // Nobody listens to its console any more, and it runs on whatever it says there.
+    yard.sh("m", "for n in 1 2 3 4 5; do echo '<0>said' > /dev/kmsg; done");
     yard.sh("m", "echo kept > /root/f; chown 1000:1001 /root/f; ln -s /etc/passwd /root/l; echo more > /usr/local/g");
     yard.ok(&["stop", "m"]);
     let line = "cat /root/f; stat -c %u:%g /root/f; readlink /root/l; cat /usr/local/g";

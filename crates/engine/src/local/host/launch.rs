@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct Site<'a> {
 pub(super) struct Started {
     pub(super) guest: Guest,
     pub(super) control: Control,
-    console: UnixStream,
+    console: File,
     errors: File,
 }
 
@@ -61,7 +61,8 @@ pub(super) fn launch(
         false => Shares::named(&place, &jail, machine.shares.len()),
     };
     let shares = shares.map_err(doing)?;
-    let (console, theirs) = UnixStream::pair().map_err(doing)?;
+    let prints = launch.descriptors.contains(&Descriptor::Output);
+    let (console, theirs) = if prints { endless_pipe() } else { pair() }.map_err(doing)?;
     let (errors, said) = std::io::pipe().map_err(doing)?;
     rustix::io::ioctl_fionbio(&said, true).map_err(|error| doing(error.into()))?;
     if launch.tap.is_some() {
@@ -82,8 +83,7 @@ pub(super) fn launch(
             Descriptor::Output => None,
         })
         .collect::<Result<Vec<BorrowedFd<'_>>, ErrorKind>>()?;
-    let prints = launch.descriptors.contains(&Descriptor::Output);
-    let output = prints.then(|| theirs.try_clone()).transpose().map_err(doing)?.map(OwnedFd::from);
+    let output = prints.then(|| theirs.try_clone()).transpose().map_err(doing)?;
     // Who opens its tap by name has to be where it is, and who is given it need not.
     let netns = order.lease.netns.as_ref().filter(|_| launch.tap.is_some()).map(OwnedFd::as_fd);
     let given = Given { fds: &fds, netns, output, errors: said.try_clone().map_err(doing)?.into() };
@@ -137,6 +137,22 @@ impl Started {
     }
 }
 
+fn pair() -> std::io::Result<(File, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    Ok((File::from(OwnedFd::from(ours)), theirs.into()))
+}
+
+/// A pipe that the program holds both ends of: when nobody listens any more and it is full, what is said is lost. Of one
+/// that is broken Firecracker hears by a signal, and its guest stands still: the signal's handler logs, to the same pipe.
+fn endless_pipe() -> std::io::Result<(File, OwnedFd)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let (ours, theirs) = std::io::pipe()?;
+    let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let both = File::options().read(true).write(true).custom_flags(flags).open(path)?;
+    Ok((File::from(OwnedFd::from(ours)), both.into()))
+}
+
 pub(super) fn plan(launch: Launch, limits: Limits, place: Option<&Place>) -> JailPlan {
     let mut shown: Vec<Shown> = launch
         .shown
@@ -166,12 +182,12 @@ fn access(access: garth_vm::Access) -> Access {
 }
 
 /// What a machine that failed had said, on its console and to its makers.
-fn last_words(console: &UnixStream, mut errors: File) -> Option<String> {
+fn last_words(console: &File, errors: File) -> Option<String> {
     let mut said = Vec::new();
-    let _ = rustix::io::ioctl_fionbio(&errors, true);
-    let _ = errors.by_ref().take(64 << 10).read_to_end(&mut said);
-    let _ = console.set_nonblocking(true);
-    let _ = console.take(1 << 20).read_to_end(&mut said);
+    for (from, most) in [(&errors, 64 << 10), (console, 1 << 20)] {
+        let _ = rustix::io::ioctl_fionbio(from, true);
+        let _ = from.take(most).read_to_end(&mut said);
+    }
     let text = String::from_utf8_lossy(&said);
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let from = text.char_indices().rev().nth(WORDS).map_or(0, |(at, _)| at);
