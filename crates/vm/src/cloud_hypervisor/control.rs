@@ -57,8 +57,13 @@ impl Control {
         self.order(&Request::put_nothing("/api/v1/vm.pause"))
     }
 
+    /// One that runs would refuse.
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
-        self.order(&Request::put_nothing("/api/v1/vm.resume"))
+        let found = self.api.order(&Request::get("/api/v1/vm.info"), PATIENCE)?;
+        match found.get("state").and_then(Value::as_str) {
+            Some("Running") => Ok(()),
+            _ => self.order(&Request::put_nothing("/api/v1/vm.resume")),
+        }
     }
 
     pub(crate) fn save(&mut self, machine: &Machine, into: &Path) -> Result<(), Error> {

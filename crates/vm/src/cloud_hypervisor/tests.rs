@@ -55,6 +55,21 @@ fn saving(own: &Path, order: &str) -> String {
 }
 
 #[test]
+fn a_machine_that_runs_is_not_resumed() {
+    let states = ["Running", "Paused"];
+    let asked = states.map(|state| {
+        let body = format!(r#"{{"state":"{state}"}}"#);
+        let text = format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let is_asked = |order: &str| order == "GET /api/v1/vm.info";
+        let mut world = World::new(move |_, order| if is_asked(order) { text.clone() } else { DONE.to_owned() });
+        world.control.resume().expect("it runs");
+        world.mock.asked().len()
+    });
+    // The first order is to connect.
+    assert_eq!(asked, [2, 3]);
+}
+
+#[test]
 fn every_request_is_one_of_its_published_interface() {
     let mut world = World::new(saving);
     world.control.start(&Machine { shares: vec!["volume0".to_owned()], ..machine() }).expect("started");
@@ -72,7 +87,7 @@ fn every_request_is_one_of_its_published_interface() {
     here.drives[0].file = own;
     world.control.measure_drives(&here).expect("measured");
     let asked = world.mock.asked();
-    let expected = "vmm.ping vm.create vm.boot vm.pause vm.snapshot vm.resume vm.resize vm.resize-disk vm.restore \
+    let expected = "vmm.ping vm.create vm.boot vm.pause vm.snapshot vm.info vm.resume vm.resize vm.resize-disk vm.restore \
                     vm.resize-disk";
     let asked: Vec<&str> = asked.iter().filter_map(|order| order.rsplit('/').next()).collect();
     assert_eq!(asked.join(" "), expected);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use garth_spec::ByteSize;
+use serde_json::Value;
 
 use super::{API, MEMORY, STATE, requests};
 use crate::error::Error;
@@ -40,8 +41,14 @@ impl Control {
         self.order(&requests::state("Paused"))
     }
 
+    /// One that runs is told nothing: it would hold back all that goes to the guest by vsock until that answered an event,
+    /// which it has sent a paused one alone (`Vsock::kick`, 1.16).
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
-        self.order(&requests::state("Resumed"))
+        let found = self.api.order(&Request::get("/"), PATIENCE)?;
+        match found.get("state").and_then(Value::as_str) {
+            Some("Running") => Ok(()),
+            _ => self.order(&requests::state("Resumed")),
+        }
     }
 
     pub(crate) fn save(&mut self, _machine: &Machine, into: &Path) -> Result<(), Error> {

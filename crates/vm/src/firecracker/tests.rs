@@ -51,6 +51,19 @@ fn obedient(own: &Path, order: &str, body: &Value) -> String {
 }
 
 #[test]
+fn a_machine_that_runs_is_not_resumed() {
+    let states = ["Running", "Paused"];
+    let asked = states.map(|state| {
+        let body = format!(r#"{{"state":"{state}"}}"#);
+        let text = format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let mut world = World::new(move |_, order, _| if order == "GET /" { text.clone() } else { DONE.to_owned() });
+        world.control.resume().expect("it runs");
+        world.mock.asked()
+    });
+    assert_eq!(asked, [vec!["GET /"], vec!["GET /", "PATCH /vm"]]);
+}
+
+#[test]
 fn every_request_is_one_of_its_published_interface() {
     let mut world = World::new(obedient);
     world.control.start(&machine()).expect("started");
@@ -75,6 +88,7 @@ fn every_request_is_one_of_its_published_interface() {
         "PUT /actions",
         "PATCH /vm",
         "PUT /snapshot/create",
+        "GET /",
         "PATCH /vm",
         "PATCH /balloon",
         "PATCH /drives/root",
