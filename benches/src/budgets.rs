@@ -4,6 +4,7 @@ use garth_spec::Runtime;
 use serde::Serialize;
 
 use crate::garth::{DEFAULT, SYSBOX};
+use crate::guests::{THERE_AND_BACK, TRUE};
 use crate::machines::{BOOTED, QEMU, WARM};
 use crate::meminfo::LXCFS;
 use crate::peers::{BWRAP, FLOOR};
@@ -72,6 +73,14 @@ pub fn of(report: &Report) -> Vec<Budget> {
     let machine = |subject| p50(What::Machine, subject);
     all.push(ratio("boot a microVM, `true`, stop: p50", 1.3, (BOOTED, machine(BOOTED)), (QEMU, machine(QEMU))));
     all.push(ratio("the same from a template: p50", 0.1, (WARM, machine(WARM)), (BOOTED, machine(BOOTED))));
+    let inside = |what| Some(report.guests.iter().find(|beside| beside.what == what)?.garth.p50_ms);
+    all.push(ratio(
+        "`true` in a microVM that runs: p50",
+        2.0,
+        ("garth microvm", inside(TRUE)),
+        ("a request to its agent", inside(THERE_AND_BACK)),
+    ));
+    all.push(weight(report));
     all.push(work(report));
     all.push(memory(report));
     all.push(Budget {
@@ -154,6 +163,29 @@ fn memory(report: &Report) -> Budget {
     Budget {
         what: "memory of an idle default sandbox, everything of ours included (PSS)".to_owned(),
         target: "≤ 2 MiB".to_owned(),
+        measured,
+        verdict,
+    }
+}
+
+/// The most guests, booted or from a template.
+fn weight(report: &Report) -> Budget {
+    const MOST: f64 = 1.05;
+    let weights = report.weights.iter().filter(|weight| weight.subject != QEMU);
+    let worst = weights
+        .filter_map(|weight| Some((weight, report.beyond_to_bare(weight)?)))
+        .max_by(|(a, x), (b, y)| a.guests.cmp(&b.guests).then(x.total_cmp(y)));
+    let (measured, verdict) = match worst {
+        None => ("no guest was weighed".to_owned(), Verdict::NotMeasured),
+        Some((weight, ratio)) => {
+            let mib = weight.beyond_kib() / 1024.0;
+            let measured = format!("{ratio:.2} x ({mib:.1} MiB each of {}; {})", weight.guests, weight.subject);
+            (measured, at_most(ratio, MOST, "x"))
+        }
+    };
+    Budget {
+        what: "memory of an idle microVM beyond the guest's own (PSS)".to_owned(),
+        target: format!("≤ {MOST} x {QEMU}"),
         measured,
         verdict,
     }

@@ -165,7 +165,7 @@ fn is_agent(pid: u32) -> bool {
 }
 
 /// 0 for what is gone.
-fn pss_kib(pid: u32) -> f64 {
+pub fn pss_kib(pid: u32) -> f64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     pss.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)

@@ -22,7 +22,7 @@ pub struct Work {
 }
 
 /// The same program runs everywhere; it prints `NAME MILLISECONDS` lines.
-const WORK: &str = include_str!("work.py");
+pub const WORK: &str = include_str!("work.py");
 
 /// Rounds that the host takes part in: it is there for scale.
 const HOST_ROUNDS: usize = 8;
@@ -34,7 +34,7 @@ enum Place<'a> {
 }
 
 /// The times of each kind of work in one place, in the order of the rounds.
-type Times = Vec<(String, Vec<f64>)>;
+pub type Times = Vec<(String, Vec<f64>)>;
 
 pub async fn measure(garths: &[&Garth], work: &Path, rounds: usize) -> Result<Vec<Work>> {
     let mut places = vec![(None, Place::Host(work))];
@@ -95,7 +95,7 @@ impl Place<'_> {
     }
 }
 
-fn add(times: &mut Times, text: &str) {
+pub fn add(times: &mut Times, text: &str) {
     for (what, ms) in text.lines().filter_map(|line| line.rsplit_once(' ')) {
         let Ok(ms) = ms.parse() else { continue };
         match times.iter_mut().find(|(name, _)| name == what) {

@@ -1,14 +1,13 @@
 //! Sandboxes with a kernel of their own, beside QEMU with the same kernel and nothing else in it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use garth_api::{CreateProject, StopRequest};
-use garth_kernel::tsc;
-use garth_spec::{Accelerator, ByteSize, Limits, Network, ProjectName, ProjectSpec, Runtime};
+use garth_spec::{Accelerator, ByteSize, ImageName, Limits, Network, ProjectName, ProjectSpec, Runtime};
 
+use crate::bare::{Bare, MEMORY_MIB};
 use crate::garth::Garth;
 use crate::stats::Samples;
 use crate::subject::order;
@@ -26,18 +25,14 @@ const RUNNING: &str = "garth microvm, running";
 
 const ALL: [&str; 5] = [QEMU, BOOTED, WARM, RESUMED, RUNNING];
 
-/// Where a daemon keeps what guests boot from.
-const GUEST: &str = "/var/cache/garth/guest/current";
-/// Of guests that go on from one template, and of QEMU alone.
-const MEMORY_MIB: u32 = 256;
 /// What a template may take to be made.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// So many rounds after one that is not counted, in each of which everyone has a turn.
 pub async fn measure(garth: &Garth, work: &Path, rounds: usize) -> Result<Vec<Samples>> {
     let others = machines()?;
-    let (lasting, warm) =
-        (Machine::new(garth, "lasting", MEMORY_MIB).await?, Machine::new(garth, "warm", MEMORY_MIB).await?);
+    let machine = |name, memory_mib| Machine::new(garth, name, garth.image(), memory_mib);
+    let (lasting, warm) = (machine("lasting", MEMORY_MIB).await?, machine("warm", MEMORY_MIB).await?);
     lasting.run_true().await?;
     let bare = Bare::new(work, lasting.accelerator().await?)?;
     until_settled(others + 1).await?;
@@ -48,7 +43,7 @@ pub async fn measure(garth: &Garth, work: &Path, rounds: usize) -> Result<Vec<Sa
                 QEMU => bare.life()?,
                 // No other is of this shape: there is no template, and one is made afterwards.
                 BOOTED => {
-                    let booted = Machine::new(garth, "booted", MEMORY_MIB + 1 + u32::try_from(round)?).await?;
+                    let booted = machine("booted", MEMORY_MIB + 1 + u32::try_from(round)?).await?;
                     let time = booted.life().await?;
                     booted.remove().await?;
                     until_settled(others + 1).await?;
@@ -70,15 +65,15 @@ pub async fn measure(garth: &Garth, work: &Path, rounds: usize) -> Result<Vec<Sa
 }
 
 /// A project with a kernel of its own.
-struct Machine<'a> {
+pub struct Machine<'a> {
     garth: &'a Garth,
-    name: ProjectName,
+    pub name: ProjectName,
 }
 
 impl<'a> Machine<'a> {
-    async fn new(garth: &'a Garth, name: &str, memory_mib: u32) -> Result<Self> {
+    pub async fn new(garth: &'a Garth, name: &str, image: &ImageName, memory_mib: u32) -> Result<Self> {
         let spec = ProjectSpec {
-            image: garth.image().clone(),
+            image: image.clone(),
             runtime: Runtime::Microvm.into(),
             network: Network::None,
             limits: Limits { memory: ByteSize::mib(memory_mib), ..Limits::default() },
@@ -90,7 +85,7 @@ impl<'a> Machine<'a> {
         Ok(Self { garth, name })
     }
 
-    async fn run_true(&self) -> Result<()> {
+    pub async fn run_true(&self) -> Result<()> {
         self.garth.output(&self.name, &["/bin/true"]).await.map(drop)
     }
 
@@ -100,7 +95,7 @@ impl<'a> Machine<'a> {
         Ok(begin.elapsed())
     }
 
-    async fn life(&self) -> Result<Duration> {
+    pub async fn life(&self) -> Result<Duration> {
         let begin = Instant::now();
         self.run_true().await?;
         self.garth.client().stop(&self.name, &StopRequest { grace_ms: Some(0) }).await?;
@@ -112,57 +107,18 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    async fn accelerator(&self) -> Result<Accelerator> {
+    pub async fn accelerator(&self) -> Result<Accelerator> {
         let project = self.garth.client().project(&self.name).await?;
         project.runtime.accelerator.context("a machine says what runs it")
     }
 
-    async fn remove(&self) -> Result<()> {
+    pub async fn remove(&self) -> Result<()> {
         Ok(self.garth.client().remove(&self.name).await?)
     }
 }
 
-/// QEMU, told what Garth tells it of the machine, and of no device but a console.
-struct Bare {
-    initrd: PathBuf,
-    accelerator: Accelerator,
-}
-
-impl Bare {
-    fn new(work: &Path, accelerator: Accelerator) -> Result<Self> {
-        let initrd = work.join("busybox.cpio");
-        let script = "set -e; mkdir -p root/bin; cp /bin/busybox root/bin; cd root
-            printf '#!/bin/busybox sh\\n/bin/busybox poweroff -f\\n' > init; chmod 755 init
-            find . | busybox cpio -o -H newc > \"$1\"";
-        let made = Command::new("sh").args(["-c", script, "sh"]).arg(&initrd).current_dir(work).output()?;
-        ensure!(made.status.success(), "busybox makes no initramfs: {}", String::from_utf8_lossy(&made.stderr));
-        Ok(Self { initrd, accelerator })
-    }
-
-    fn life(&self) -> Result<Duration> {
-        let mut append = "console=ttyS0 quiet reboot=t panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1".to_owned();
-        let accelerator = match self.accelerator {
-            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Tcg => {
-                let khz = tsc::khz();
-                append += &format!(" mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={}", khz * 4);
-                ["-accel", "tcg,thread=single", "-cpu", "max"]
-            }
-        };
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-        qemu.args(["-machine", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on,usb=off"]).args(accelerator);
-        qemu.args(["-m", &format!("{MEMORY_MIB}M"), "-smp", "2", "-append", &append]);
-        qemu.arg("-kernel").arg(Path::new(GUEST).join("vmlinux")).arg("-initrd").arg(&self.initrd);
-        let begin = Instant::now();
-        let ended = qemu.stdin(Stdio::null()).stdout(Stdio::null()).status().context("qemu-system-x86_64")?;
-        ensure!(ended.success(), "QEMU alone ended with {ended}");
-        Ok(begin.elapsed())
-    }
-}
-
 /// Until no template is being made.
-async fn until_settled(count: usize) -> Result<()> {
+pub async fn until_settled(count: usize) -> Result<()> {
     let begin = Instant::now();
     while machines()? > count {
         ensure!(begin.elapsed() < PATIENCE, "a template takes longer than {PATIENCE:?}");
@@ -172,7 +128,7 @@ async fn until_settled(count: usize) -> Result<()> {
 }
 
 /// How many QEMUs there are.
-fn machines() -> Result<usize> {
+pub fn machines() -> Result<usize> {
     let is_qemu = |entry: &std::fs::DirEntry| {
         std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("qemu-system"))
     };

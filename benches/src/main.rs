@@ -9,12 +9,14 @@
 //! which starts the daemon to be measured. Needs root. Nothing here asserts a time.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod budgets;
 mod cycles;
 mod daemon;
 mod density;
 mod files;
 mod garth;
+mod guests;
 mod lxcfs;
 mod machines;
 mod meminfo;
@@ -57,6 +59,12 @@ struct Args {
     /// Rounds of machines with a kernel of their own.
     #[arg(long, default_value_t = 10)]
     machine_rounds: usize,
+    /// Rounds of work inside such a machine.
+    #[arg(long, default_value_t = 10)]
+    guest_rounds: usize,
+    /// Such machines, idle, to weigh.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,30")]
+    idle_guests: Vec<usize>,
     /// Rounds of work with files, compilers and processes.
     #[arg(long, default_value_t = 40)]
     work_rounds: usize,
@@ -107,6 +115,21 @@ async fn main() -> Result<()> {
         match machines::measure(&garth, work.path(), args.machine_rounds).await {
             Ok(machines) => report.latency(What::Machine, &machines),
             Err(error) => report.notes.push(format!("microvm does not run here: {error:#}")),
+        }
+    }
+    say("inside machines");
+    if args.guest_rounds > 0 {
+        match guests::compare(&garth, work.path(), args.guest_rounds).await {
+            Ok(beside) => report.guests = beside,
+            Err(error) => report.notes.push(format!("work inside a microvm: {error:#}")),
+        }
+    }
+    say("idle machines");
+    let idle: Vec<usize> = args.idle_guests.iter().copied().filter(|count| *count > 0).collect();
+    if !idle.is_empty() {
+        match guests::weigh(&garth, &daemon, work.path(), &idle).await {
+            Ok(weights) => report.weights = weights,
+            Err(error) => report.notes.push(format!("memory of idle microvms: {error:#}")),
         }
     }
     say("work inside");

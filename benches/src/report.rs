@@ -9,6 +9,7 @@ use crate::cycles::Cycles;
 use crate::daemon::{Idle, Pss};
 use crate::density::Density;
 use crate::files::Work;
+use crate::guests::{Beside, Weight};
 use crate::stats::{Interval, Quantiles, Ratios, Samples};
 use crate::{machines, meminfo, peers, plot};
 
@@ -17,6 +18,8 @@ use crate::{machines, meminfo, peers, plot};
 pub struct Report {
     pub budgets: Vec<Budget>,
     pub latencies: Vec<Latency>,
+    pub guests: Vec<Beside>,
+    pub weights: Vec<Weight>,
     pub work: Vec<Work>,
     pub density: Vec<Density>,
     pub daemon: Option<Idle>,
@@ -123,6 +126,12 @@ impl Report {
         rows.iter().find(|row| row.subject == subject && row.at_once == 1).map(|row| row.times.p50_ms)
     }
 
+    /// What a guest takes beyond its own memory, over that of QEMU alone when there are as many.
+    pub fn beyond_to_bare(&self, weight: &Weight) -> Option<f64> {
+        let bare = |other: &&Weight| other.subject == machines::QEMU && other.guests == weight.guests;
+        Some(weight.beyond_kib() / self.weights.iter().find(bare)?.beyond_kib())
+    }
+
     /// The figures as JSON and plot, and as tables between the markers of benchmarks.md, whose prose stays.
     pub fn write(mut self, out: &Path) -> Result<()> {
         self.budgets = budgets::of(&self);
@@ -145,6 +154,8 @@ impl Report {
         writeln!(text, "### Budgets\n\n| budget | target | measured | met |\n| --- | --- | --- | --- |")?;
         self.budgets.iter().try_for_each(|budget| writeln!(text, "{}", budget.row()))?;
         self.latencies.iter().try_for_each(|latency| latency.table(text))?;
+        self.guests_table(text)?;
+        self.weights_table(text)?;
         self.work_table(text)?;
         self.memory_table(text)?;
         for Cycles { runtime, count, seconds, before, after } in &self.cycles {
@@ -158,6 +169,41 @@ impl Report {
         if !self.notes.is_empty() {
             writeln!(text, "\n### Not measured\n")?;
             self.notes.iter().try_for_each(|note| writeln!(text, "- {}", note.replace('\n', " ")))?;
+        }
+        Ok(())
+    }
+
+    fn guests_table(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "\n### Inside a microvm, beside QEMU alone\n")?;
+        writeln!(
+            text,
+            "| what | QEMU alone p50 ms | p95 ms | p99 ms | garth p50 ms | p95 ms | p99 ms | p50 / QEMU alone | p95 | p99 | samples |"
+        )?;
+        writeln!(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+        for Beside { what, bare, garth, to_bare, samples } in &self.guests {
+            write!(text, "| {what} ")?;
+            for Quantiles { p50_ms, p95_ms, p99_ms } in [bare, garth] {
+                write!(text, "| {p50_ms:.2} | {p95_ms:.2} | {p99_ms:.2} ")?;
+            }
+            let Ratios { p50, p95, p99 } = to_bare;
+            writeln!(text, "| {p50:.2} | {p95:.2} | {p99:.2} | {samples} |")?;
+        }
+        Ok(())
+    }
+
+    fn weights_table(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "\n### Memory of an idle microvm of 256 MiB: PSS each, MiB\n")?;
+        writeln!(
+            text,
+            "| subject | guests | the guest's own | beyond it: QEMU | beside QEMU | all beyond | / qemu alone |"
+        )?;
+        writeln!(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+        for weight in &self.weights {
+            let Weight { subject, guests, own_kib, qemu_kib, others_kib } = weight;
+            let [own, qemu, others, beyond] =
+                [*own_kib, *qemu_kib, *others_kib, weight.beyond_kib()].map(|kib| kib / 1024.0);
+            let ratio = self.beyond_to_bare(weight).map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            writeln!(text, "| {subject} | {guests} | {own:.1} | {qemu:.1} | {others:.2} | {beyond:.1} | {ratio} |")?;
         }
         Ok(())
     }

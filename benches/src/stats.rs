@@ -27,6 +27,13 @@ pub struct Ratios {
 }
 
 impl Quantiles {
+    /// Nothing of nothing.
+    pub fn of(mut ms: Vec<f64>) -> Option<Self> {
+        ms.sort_by(f64::total_cmp);
+        let at = |q: f64| ms.get(((ms.len() as f64 * q).ceil() as usize).max(1) - 1).copied();
+        Some(Self { p50_ms: at(0.50)?, p95_ms: at(0.95)?, p99_ms: at(0.99)? })
+    }
+
     pub fn over(self, base: Self) -> Ratios {
         Ratios { p50: self.p50_ms / base.p50_ms, p95: self.p95_ms / base.p95_ms, p99: self.p99_ms / base.p99_ms }
     }
@@ -53,13 +60,7 @@ impl Samples {
     }
 
     pub fn quantiles(&self) -> Option<Quantiles> {
-        let mut times = self.times.clone();
-        times.sort_unstable();
-        let at = |q: f64| {
-            let index = ((times.len() as f64 * q).ceil() as usize).max(1) - 1;
-            times.get(index).map(|t| t.as_secs_f64() * 1e3)
-        };
-        Some(Quantiles { p50_ms: at(0.50)?, p95_ms: at(0.95)?, p99_ms: at(0.99)? })
+        Quantiles::of(self.times.iter().map(|time| time.as_secs_f64() * 1e3).collect())
     }
 }
 
