@@ -161,10 +161,15 @@ pub async fn weigh(garth: &Garth, daemon: &Daemon, work: &Path, counts: &[usize]
 }
 
 fn weigh_bare(bare: &Bare, count: usize) -> Result<Weight> {
-    let guests: Vec<_> = (0..count).map(|index| bare.shell(&format!("idle-{index}"))).collect::<Result<_>>()?;
+    let mut guests = Vec::new();
+    for index in 0..count {
+        let mut shell = bare.shell(&format!("idle-{index}"))?;
+        shell.run("/bin/busybox true")?;
+        guests.push(shell);
+    }
     std::thread::sleep(REST);
     let pids: Vec<u32> = guests.iter().map(Shell::pid).collect();
-    weight(QEMU, &pids, MEMORY_MIB, |qemus| Ok(qemus))
+    weight(QEMU, &pids, MEMORY_MIB, |qemus| qemus)
 }
 
 async fn weigh_ours(
@@ -184,7 +189,9 @@ async fn weigh_ours(
         guests.push(machine);
     }
     tokio::time::sleep(REST).await;
-    let weight = weight(subject, &pids, memory_mib, |_| Ok(daemon.pss(&pids)?.sum() - before))?;
+    let mut pss = daemon.pss(&pids)?;
+    pss.daemon = (pss.daemon - before).max(0.0);
+    let weight = weight(subject, &pids, memory_mib, |_| pss.sum())?;
     for machine in guests {
         machine.remove().await?;
     }
@@ -192,15 +199,10 @@ async fn weigh_ours(
 }
 
 /// By the sum of the hypervisors' comes what all of it takes.
-fn weight(
-    subject: &'static str,
-    pids: &[u32],
-    memory_mib: u32,
-    all: impl FnOnce(f64) -> Result<f64>,
-) -> Result<Weight> {
+fn weight(subject: &'static str, pids: &[u32], memory_mib: u32, all: impl FnOnce(f64) -> f64) -> Result<Weight> {
     let own = pids.iter().map(|pid| own_kib(*pid, memory_mib)).sum::<Result<f64>>()?;
     let qemus = pids.iter().map(|pid| pss_kib(*pid)).sum::<f64>();
-    let (count, others) = (pids.len() as f64, all(qemus)? - qemus);
+    let (count, others) = (pids.len() as f64, all(qemus) - qemus);
     let (own_kib, qemu_kib, others_kib) = (own / count, (qemus - own) / count, others / count);
     Ok(Weight { subject, guests: pids.len(), own_kib, qemu_kib, others_kib })
 }
