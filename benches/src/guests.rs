@@ -169,7 +169,7 @@ fn weigh_bare(bare: &Bare, count: usize) -> Result<Weight> {
     }
     std::thread::sleep(REST);
     let pids: Vec<u32> = guests.iter().map(Shell::pid).collect();
-    weight(QEMU, &pids, MEMORY_MIB, |qemus| qemus)
+    weight(QEMU, &pids, MEMORY_MIB)
 }
 
 async fn weigh_ours(
@@ -189,22 +189,23 @@ async fn weigh_ours(
         guests.push(machine);
     }
     tokio::time::sleep(REST).await;
+    let mut weight = weight(subject, &pids, memory_mib)?;
     let mut pss = daemon.pss(&pids)?;
     pss.daemon = (pss.daemon - before).max(0.0);
-    let weight = weight(subject, &pids, memory_mib, |_| pss.sum())?;
+    weight.others_kib = pss.sum() / count as f64 - weight.own_kib - weight.qemu_kib;
     for machine in guests {
         machine.remove().await?;
     }
     Ok(weight)
 }
 
-/// By the sum of the hypervisors' comes what all of it takes.
-fn weight(subject: &'static str, pids: &[u32], memory_mib: u32, all: impl FnOnce(f64) -> f64) -> Result<Weight> {
+/// Of these hypervisors alone.
+fn weight(subject: &'static str, pids: &[u32], memory_mib: u32) -> Result<Weight> {
     let own = pids.iter().map(|pid| own_kib(*pid, memory_mib)).sum::<Result<f64>>()?;
     let qemus = pids.iter().map(|pid| pss_kib(*pid)).sum::<f64>();
-    let (count, others) = (pids.len() as f64, all(qemus) - qemus);
-    let (own_kib, qemu_kib, others_kib) = (own / count, (qemus - own) / count, others / count);
-    Ok(Weight { subject, guests: pids.len(), own_kib, qemu_kib, others_kib })
+    let count = pids.len() as f64;
+    let (own_kib, qemu_kib) = (own / count, (qemus - own) / count);
+    Ok(Weight { subject, guests: pids.len(), own_kib, qemu_kib, others_kib: 0.0 })
 }
 
 /// Of the guest's memory: the mapping of its size.
