@@ -22,7 +22,12 @@ use crate::subject::order;
 /// A line to the bare guest's shell and one back; a request to Garth's agent and its answer.
 pub const THERE_AND_BACK: &str = "there and back";
 pub const TRUE: &str = "`true`";
-const STREAM_MIB: usize = 32;
+const STREAM: usize = 32 << 20;
+/// What each write of it carries, and who writes it.
+const STREAMS: [(&str, &str); 2] = [
+    ("32 MiB by writes of 8 KiB", "head -c 32M /dev/zero"),
+    ("32 MiB by writes of 64 KiB", "dd bs=64k count=512 status=none if=/dev/zero"),
+];
 /// Of the short ones, in each round.
 const SHORT: usize = 10;
 /// Until an idle guest is idle.
@@ -94,10 +99,12 @@ fn bare_turn(shell: &mut Shell) -> Result<String> {
             text += &timed(what, begin);
         }
     }
-    let begin = Instant::now();
-    let said = shell.run(&format!("head -c {} /dev/zero", STREAM_MIB << 20))?;
-    ensure!(said.len() == STREAM_MIB << 20, "{} bytes of QEMU alone's", said.len());
-    text += &timed(&stream(), begin);
+    for (what, line) in STREAMS {
+        let begin = Instant::now();
+        let said = shell.run(line)?.len();
+        ensure!(said == STREAM, "{line} wrote {said} bytes");
+        text += &timed(what, begin);
+    }
     Ok(text + &String::from_utf8(shell.run("python3 /work.py /root files")?)?)
 }
 
@@ -114,29 +121,27 @@ async fn turn(garth: &Garth, machine: &Machine<'_>) -> Result<String> {
         machine.run_true().await?;
         text += &timed(TRUE, begin);
     }
-    let begin = Instant::now();
-    exec(garth, machine, &["head", "-c", &(STREAM_MIB << 20).to_string(), "/dev/zero"])?;
-    text += &timed(&stream(), begin);
+    for (what, line) in STREAMS {
+        let begin = Instant::now();
+        exec(garth, machine, line)?;
+        text += &timed(what, begin);
+    }
     Ok(text + &garth.text(&machine.name, &["/usr/bin/python3", "-c", files::WORK, "/root", "files"]).await?)
 }
 
 /// As users do it: by the program.
-fn exec(garth: &Garth, machine: &Machine<'_>, argv: &[&str]) -> Result<()> {
+fn exec(garth: &Garth, machine: &Machine<'_>, line: &str) -> Result<()> {
     let Place::Socket(socket) = garth.client().place() else { anyhow::bail!("the daemon is elsewhere") };
     let mut command = Command::new(std::env::current_exe()?.with_file_name("garth"));
     command.env("GARTH_DATA_DIR", socket.parent().context("a socket is in a directory")?);
-    command.args(["exec", machine.name.as_str(), "--"]).args(argv).stdin(Stdio::null()).stdout(Stdio::null());
-    let ended = command.status().context("garth")?;
+    command.args(["exec", machine.name.as_str(), "--"]).args(line.split(' '));
+    let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status().context("garth")?;
     ensure!(ended.success(), "garth exec ended with {ended}");
     Ok(())
 }
 
 fn timed(what: &str, begin: Instant) -> String {
     format!("{} {}\n", what.replace(' ', "_"), begin.elapsed().as_secs_f64() * 1e3)
-}
-
-fn stream() -> String {
-    format!("{STREAM_MIB} MiB from a process to the host")
 }
 
 /// So many at once of QEMU alone, booted, and from a template. Other guests on this machine share what they share.
