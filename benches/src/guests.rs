@@ -25,8 +25,8 @@ pub const TRUE: &str = "`true`";
 const STREAM: usize = 32 << 20;
 /// What each write of it carries, and who writes it.
 const STREAMS: [(&str, &str); 2] = [
-    ("32 MiB by writes of 8 KiB", "head -c 32M /dev/zero"),
-    ("32 MiB by writes of 64 KiB", "dd bs=64k count=512 status=none if=/dev/zero"),
+    ("32 MiB by writes of 4 KiB", "/usr/bin/head -c 32M /dev/zero"),
+    ("32 MiB by writes of 64 KiB", "/usr/bin/dd bs=64k count=512 status=none if=/dev/zero"),
 ];
 /// Of the short ones, in each round.
 const SHORT: usize = 10;

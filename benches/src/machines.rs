@@ -95,7 +95,7 @@ impl<'a> Machine<'a> {
         Ok(begin.elapsed())
     }
 
-    pub async fn life(&self) -> Result<Duration> {
+    async fn life(&self) -> Result<Duration> {
         let begin = Instant::now();
         self.run_true().await?;
         self.garth.client().stop(&self.name, &StopRequest { grace_ms: Some(0) }).await?;
