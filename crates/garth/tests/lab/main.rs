@@ -30,10 +30,12 @@ const ORDERS: &str = r#"
 mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo +cpu +io +memory +pids > /sys/fs/cgroup/cgroup.subtree_control
-ip link set lo up
-for m in kvm_amd loop btrfs overlay fuse tun veth bridge nf_tables nft_ct nft_masq nft_chain_nat nft_fib nft_reject_inet; do
+for m in kvm_amd dummy loop btrfs overlay fuse tun veth bridge nf_tables nft_ct nft_masq nft_chain_nat nft_fib nft_reject_inet; do
   modprobe $m || echo "lab: no $m"
 done
+ip link set lo up
+# Without a way out the kernel answers for unreachable addresses itself, and not to all (icmp_ratelimit).
+ip link add out type dummy; ip link set out up; ip route add default dev out
 mkdir -p /var/cache/garth/guest; tar -C /var/cache/garth/guest -xf /mnt/payload/guest.tar
 cp /mnt/payload/vmm /usr/local/bin/$(cat /mnt/payload/name)
 export GARTH_TEST_PROGRAM=/mnt/payload/garth
