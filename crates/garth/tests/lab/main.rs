@@ -35,7 +35,7 @@ for m in kvm_amd dummy loop btrfs overlay fuse tun veth bridge nf_tables nft_ct 
 done
 ip link set lo up
 # Without a way out the kernel answers for unreachable addresses itself, and not to all (icmp_ratelimit).
-ip link add out type dummy; ip link set out up; ip route add default dev out
+ip link add out type dummy; ip link set out up; ip address add 192.0.2.1/24 dev out; ip route add default dev out
 mkdir -p /var/cache/garth/guest; tar -C /var/cache/garth/guest -xf /mnt/payload/guest.tar
 cp /mnt/payload/vmm /usr/local/bin/$(cat /mnt/payload/name)
 export GARTH_TEST_PROGRAM=/mnt/payload/garth

@@ -161,7 +161,7 @@ pub(super) fn plan(launch: Launch, limits: Limits, place: Option<&Place>) -> Jai
         .collect();
     if let Some(place) = place {
         let sockets = launch.sockets.into_iter().enumerate();
-        shown.extend(sockets.map(|(number, at)| Shown { from: place.share(number), at, access: Access::Write }));
+        shown.extend(sockets.map(|(number, at)| Shown { from: place.share(number), at, access: Access::Read }));
     }
     shown.extend(place.map(|place| Shown { from: place.own.clone(), at: "/own".into(), access: Access::Write }));
     shown.extend(["/dev/null", "/dev/urandom"].map(|device| Shown {

@@ -65,8 +65,11 @@ const GUEST: [&str; 3] = ["/guest/vmlinux", "/guest/initrd.img", "/disks/usr"];
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/urandom", "/dev/kvm", "/dev/net/tun"];
 const DISK: &str = "/disks/root";
 const OWN: &str = "/own";
-/// What it went on from, if it was paused.
+/// What it went on from, if it was paused or began from a template.
 const MEMORY: &str = "/snapshot/";
+const TEMPLATES: &str = "templates";
+/// Sockets of those that serve it directories.
+const SHARES: &str = "/shares/";
 /// File systems that show something of the kernel or of other processes.
 const KERNELS: [&str; 10] =
     ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"];
@@ -107,8 +110,13 @@ fn fits(mount: &Mount<'_>, disk: &str) -> Result<(), &'static str> {
         "/" => check(mount.kind == "tmpfs" && has(mount, "ro"), "not an empty root that is read-only"),
         DISK => check(mount.root.split('/').any(|part| part == disk) && has(mount, "noexec"), "not the project's disk"),
         at if at.starts_with(MEMORY) => {
-            let own = mount.root.split('/').any(|part| part == disk);
-            check(own && has(mount, "noexec") && has(mount, "ro"), "not the project's memory")
+            let own = mount.root.split('/').any(|part| part == disk || part == TEMPLATES);
+            check(own && has(mount, "noexec") && has(mount, "ro"), "neither the project's memory nor a template's")
+        }
+        at if at.starts_with(SHARES) => {
+            let is_socket =
+                mount.root.rsplit('/').next().is_some_and(|n| n.starts_with("share") && n.ends_with(".sock"));
+            check(is_socket && has(mount, "noexec") && has(mount, "ro"), "not the socket of a volume")
         }
         OWN => check(mount.root.ends_with("/own") && has(mount, "noexec"), "not its own directory"),
         _ => {

@@ -77,6 +77,15 @@ fn mounted(line: &str) {
 fn a_machine_that_is_as_it_should_be_passes() {
     assert_eq!(failed(Runtime::Microvm, |_| {}, |_| {}, |_, _| None), [""; 0]);
     assert_eq!(failed(Runtime::Microvm, |of| of.network = Network::None, |_| {}, |_, _| None), [""; 0]);
+    let more = |host: &mut HostFacts| {
+        for line in [
+            "254:0 /var/lib/garth/run/c0/share0.sock /shares/volume0 ro,nosuid,nodev,noexec - ext4 /dev/vda rw",
+            "254:0 /var/cache/garth/templates/0a/memory /snapshot/memory ro,nosuid,nodev,noexec - ext4 /dev/vda rw",
+        ] {
+            host.mountinfo += &format!("99 42 {line}\n");
+        }
+    };
+    assert_eq!(failed(Runtime::Microvm, |_| {}, more, |_, _| None), [""; 0]);
 }
 
 #[test]
@@ -163,6 +172,8 @@ fn a_hypervisor_that_sees_more_than_it_opens_fails() {
     mounted("0:56 /guests/000000000000001b/disk.ext4 /disks/usr rw,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
     mounted("0:56 /guests/000000000000001b/memory/state /snapshot/x ro,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
     mounted("0:56 /guests/000000000000001a/memory/state /snapshot/x rw,nosuid,nodev,noexec - btrfs /dev/loop0 rw");
+    mounted("254:0 /var/lib/garth/run/c0/control.sock /shares/volume0 ro,nosuid,nodev,noexec - ext4 /dev/vda rw");
+    mounted("254:0 /var/lib/garth/run/c0/share0.sock /shares/volume0 rw,nosuid,nodev,noexec - ext4 /dev/vda rw");
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("01a/", "01b/"));
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("run/c0/own", "run/c0"));
     broken("mounts", |host| host.mountinfo = host.mountinfo.replace("/ / ro", "/ / rw"));
