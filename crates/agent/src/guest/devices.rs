@@ -20,10 +20,12 @@ pub(super) fn hold() -> io::Result<()> {
     }
 }
 
-/// Gives all others to a driver: the agent needs them.
+/// Gives all others to a driver, whatever becomes of one of them: the agent needs the rest.
 pub(super) fn find_others() -> io::Result<()> {
     let bus = Path::new(BUS);
-    devices(bus)?.iter().filter(|device| !device.is_own()).try_for_each(|device| device.bind(bus))
+    let others = devices(bus)?.into_iter().filter(|device| !device.is_own());
+    let failed: Vec<_> = others.filter_map(|device| device.bind(bus).err()).collect();
+    failed.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Gives disks and interfaces to a driver.

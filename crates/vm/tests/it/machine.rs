@@ -50,7 +50,14 @@ pub fn run(artifacts: &Artifacts, initrd: &Path, machine: &[&str]) -> Vec<(Strin
         khz * 4
     );
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(machine).args(["-accel", "tcg", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]);
+    command.args(machine).args([
+        "-accel",
+        "tcg,thread=single",
+        "-nodefaults",
+        "-no-user-config",
+        "-nographic",
+        "-no-reboot",
+    ]);
     command.args(["-m", "256", "-smp", "1", "-serial", "stdio", "-append", &kernel]);
     command.arg("-kernel").arg(artifacts.vmlinux()).arg("-initrd").arg(initrd);
     let mut machine = Machine(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("qemu"));
