@@ -66,6 +66,11 @@ type Deed = Box<dyn FnMut(&str, &Value) -> String + Send>;
 
 pub(crate) const DONE: &str = "HTTP/1.1 204 \r\nServer: mock\r\nConnection: keep-alive\r\n\r\n";
 
+/// Says this of itself.
+pub(crate) fn answer(body: &str) -> String {
+    format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 /// A running one. What it was asked is kept: `PUT /vsock`.
 pub(crate) struct Mock {
     asked: Log,

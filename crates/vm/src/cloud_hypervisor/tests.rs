@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::mock::{DONE, Mock, Schema, machine, refusal, snapshot};
+use crate::mock::{DONE, Mock, Schema, answer, machine, refusal, snapshot};
 use crate::vmm::{Access, Place};
 
 /// A program that does what `deed` says; it sees its own directory.
@@ -58,8 +58,7 @@ fn saving(own: &Path, order: &str) -> String {
 fn a_machine_that_runs_is_not_resumed() {
     let states = ["Running", "Paused"];
     let asked = states.map(|state| {
-        let body = format!(r#"{{"state":"{state}"}}"#);
-        let text = format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let text = answer(&format!(r#"{{"state":"{state}"}}"#));
         let is_asked = |order: &str| order == "GET /api/v1/vm.info";
         let mut world = World::new(move |_, order| if is_asked(order) { text.clone() } else { DONE.to_owned() });
         world.control.resume().expect("it runs");

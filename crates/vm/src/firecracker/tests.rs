@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::error::ErrorKind;
 use crate::machine::DriveRate;
-use crate::mock::{DONE, Mock, Schema, machine, refusal, snapshot};
+use crate::mock::{DONE, Mock, Schema, answer, machine, refusal, snapshot};
 use crate::vmm::{Access, Place};
 
 /// A program that does all that it is told; what it saves is where its directory is on the host.
@@ -54,8 +54,7 @@ fn obedient(own: &Path, order: &str, body: &Value) -> String {
 fn a_machine_that_runs_is_not_resumed() {
     let states = ["Running", "Paused"];
     let asked = states.map(|state| {
-        let body = format!(r#"{{"state":"{state}"}}"#);
-        let text = format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let text = answer(&format!(r#"{{"state":"{state}"}}"#));
         let mut world = World::new(move |_, order, _| if order == "GET /" { text.clone() } else { DONE.to_owned() });
         world.control.resume().expect("it runs");
         world.mock.asked()
