@@ -1,15 +1,15 @@
 //! What the gateway adds to a request: the same one by it, and straight to the agent.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use garth_api::Client;
+use garth_channel::sealed::{self, Key};
 use garth_cluster_lab::Lab;
 use garth_spec::pod::PORT;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::node::{create, exec};
 use crate::stats::Samples;
@@ -25,13 +25,14 @@ pub async fn measure(lab: &Lab, socket: &Path, table: &mut Table) -> Result<()> 
     create(&client, &name).await?;
     exec(&client, &name).await?;
     let address = lab.run(&["get", "pod", "way", "--output=jsonpath={.status.podIP}"])?;
-    let mut direct = BufReader::new(TcpStream::connect((address.as_str(), PORT))?);
-    direct.get_ref().set_nodelay(true)?;
-    let mut gateway = BufReader::new(UnixStream::connect(socket)?);
+    let direct = TcpStream::connect((address.as_str(), PORT)).await?;
+    direct.set_nodelay(true)?;
+    let mut direct = BufReader::new(sealed::connect(direct, &key(lab, "way")?).await?);
+    let mut gateway = BufReader::new(UnixStream::connect(socket).await?);
     let (mut straight, mut through) = (Samples::new(DIRECT, 1), Samples::new(GATEWAY, 1));
     for round in 0..=ROUNDS {
-        straight.extend_unless_warm_up(round, vec![ask(&mut direct, "/health")?]);
-        through.extend_unless_warm_up(round, vec![ask(&mut gateway, "/v1/projects/way/agent/health")?]);
+        straight.extend_unless_warm_up(round, vec![ask(&mut direct, "/health").await?]);
+        through.extend_unless_warm_up(round, vec![ask(&mut gateway, "/v1/projects/way/agent/health").await?]);
     }
     table.add("a request to an agent", straight, None);
     table.add("a request to an agent", through, Some(DIRECT));
@@ -39,17 +40,24 @@ pub async fn measure(lab: &Lab, socket: &Path, table: &mut Table) -> Result<()> 
     Ok(())
 }
 
+/// The key of a project's agent.
+fn key(lab: &Lab, name: &str) -> Result<Key> {
+    let secrets = lab.run(&["get", "secrets", "--output=name"])?;
+    let prefix = format!("secret/{name}-agent-");
+    let secret = secrets.lines().find(|line| line.starts_with(&prefix)).context("the project has no Secret")?;
+    let token = lab.run(&["get", secret, "--output=go-template={{.data.token | base64decode}}"])?;
+    Key::from_hex(&token).context("the project's token is no key")
+}
+
 /// A GET without an answer's body, on a connection that stays.
-fn ask<S: Read>(stream: &mut BufReader<S>, path: &str) -> Result<Duration>
-where
-    for<'a> &'a S: Write,
-{
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>, path: &str) -> Result<Duration> {
     let began = Instant::now();
-    stream.get_ref().write_all(format!("GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n").as_bytes()).await?;
+    stream.flush().await?;
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        ensure!(stream.read_line(&mut line)? > 0, "the connection ended");
+        ensure!(stream.read_line(&mut line).await? > 0, "the connection ended");
         match line.trim() {
             "" => break,
             line => lines.push(line.to_owned()),

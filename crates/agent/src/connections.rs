@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use garth_channel::Stream;
+use garth_channel::sealed::{self, Key, Sealed};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -19,8 +20,8 @@ pub enum Connections {
     Socket(UnixListener),
     /// What leads out of a virtual machine.
     Channel(Place),
-    /// Whoever reaches this address, and shows what the site asks for.
-    Network(TcpListener),
+    /// Whoever reaches this address and knows the key.
+    Network(TcpListener, Key),
 }
 
 /// The same with one.
@@ -28,7 +29,14 @@ pub enum Connections {
 pub(crate) enum Listener {
     Socket(tokio::net::UnixListener),
     Channel(Line),
-    Network(tokio::net::TcpListener),
+    Network(tokio::net::TcpListener, Key),
+}
+
+/// A client, who may have to prove that it is one.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Client(Connection),
+    Stranger(TcpStream, Key),
 }
 
 /// A client.
@@ -36,7 +44,7 @@ pub(crate) enum Listener {
 pub(crate) enum Connection {
     Socket(UnixStream),
     Channel(Stream),
-    Network(TcpStream),
+    Network(Box<Sealed<TcpStream>>),
 }
 
 impl Connections {
@@ -48,9 +56,9 @@ impl Connections {
                 Listener::Socket(tokio::net::UnixListener::from_std(listener)?)
             }
             Self::Channel(place) => Listener::Channel(Line::open(place)?),
-            Self::Network(listener) => {
+            Self::Network(listener, key) => {
                 listener.set_nonblocking(true)?;
-                Listener::Network(tokio::net::TcpListener::from_std(listener)?)
+                Listener::Network(tokio::net::TcpListener::from_std(listener)?, key)
             }
         })
     }
@@ -58,15 +66,28 @@ impl Connections {
 
 impl Listener {
     /// The next client.
-    pub(crate) async fn accept(&mut self) -> io::Result<Connection> {
-        match self {
-            Self::Socket(listener) => listener.accept().await.map(|(stream, _)| Connection::Socket(stream)),
-            Self::Channel(line) => line.accept().await.map(Connection::Channel),
-            Self::Network(listener) => {
+    pub(crate) async fn accept(&mut self) -> io::Result<Arrival> {
+        Ok(match self {
+            Self::Socket(listener) => Arrival::Client(Connection::Socket(listener.accept().await?.0)),
+            Self::Channel(line) => Arrival::Client(Connection::Channel(line.accept().await?)),
+            Self::Network(listener, key) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::Network(stream))
+                Arrival::Stranger(stream, key.clone())
             }
+        })
+    }
+}
+
+impl Arrival {
+    /// The connection, once whoever came has proven that it may have one.
+    ///
+    /// # Errors
+    /// When it does not; it was told nothing.
+    pub(crate) async fn connection(self) -> io::Result<Connection> {
+        match self {
+            Self::Client(connection) => Ok(connection),
+            Self::Stranger(stream, key) => Ok(Connection::Network(Box::new(sealed::accept(stream, &key).await?))),
         }
     }
 }

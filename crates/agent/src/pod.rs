@@ -1,7 +1,8 @@
 //! The agent as process 1 of a Kubernetes Pod's container, and how it gets there.
 //!
-//! The Pod's container is the boundary, and whoever shows the project's token may do anything in it; the cluster's network
-//! is full of others. A process in the sandbox may read the token: it opens nothing but what that process is in already.
+//! The Pod's container is the boundary, and whoever knows the project's token may do anything in it; the cluster's network
+//! is full of others, who listen: so the token is a key, which is proven and never sent (`garth_channel::sealed`). A process in
+//! the sandbox may read it: it opens nothing but what that process is in already.
 
 use std::fs;
 use std::io;
@@ -12,12 +13,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use garth_channel::sealed::Key;
 use garth_spec::pod::Binding;
 use garth_spec::{AgentConfig, pod};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use subtle::ConstantTimeEq as _;
 
 use crate::idle::{self, Requests, UnderWay};
 use crate::plain;
@@ -30,32 +31,20 @@ const LARGEST_BINDING: usize = 8 << 20;
 
 /// What is between clients and the agent.
 pub(crate) struct Gate {
-    /// What clients show: the token of the project.
-    token: String,
     requests: Requests,
     /// What the agent begins with, until it has.
     birth: Mutex<Option<Birth>>,
 }
 
 impl Gate {
-    fn new(token: String, birth: Option<Birth>) -> Self {
-        Self { token, requests: Requests::new(), birth: Mutex::new(birth) }
+    fn new(birth: Option<Birth>) -> Self {
+        Self { requests: Requests::new(), birth: Mutex::new(birth) }
     }
 
-    /// Lets a request pass that shows the token, which goes no further. Whether the agent lives is everybody's to know: the
-    /// kubelet asks, and that keeps no sandbox awake, nor does who asks what it uses.
-    ///
-    /// # Errors
-    /// The answer to any other.
-    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<UnderWay>, StatusCode> {
-        let shown = request.headers_mut().remove(pod::TOKEN_HEADER);
-        if request.method() == Method::GET && request.uri().path() == "/health" {
-            return Err(StatusCode::NO_CONTENT);
-        }
-        match shown.is_some_and(|shown| shown.as_bytes().ct_eq(self.token.as_bytes()).into()) {
-            true => Ok((request.uri().path() != pod::USAGE).then(|| self.requests.begin())),
-            false => Err(StatusCode::UNAUTHORIZED),
-        }
+    /// A request begins. Who only looks keeps no sandbox awake.
+    pub(crate) fn begins<B>(&self, request: &Request<B>) -> Option<UnderWay> {
+        let looks = ["/health", pod::USAGE].contains(&request.uri().path());
+        (!looks).then(|| self.requests.begin())
     }
 
     /// Begins with a project. The first one is the only one; it may be told of again, since gateways are many.
@@ -92,10 +81,9 @@ pub fn run() -> Result<u8, ServeError> {
         config.and_then(|text| Ok(serde_json::from_str::<AgentConfig>(&text)?)).map_err(at("configuration"))?;
     let config = AgentConfig { env: environment.into_iter().chain(config.env).collect(), ..config };
     let token = fs::read_to_string(pod::TOKEN_FILE).map_err(at("token"))?;
-    let token = token.trim().to_owned();
-    if token.is_empty() {
-        return Err(at("token")(io::Error::other(format!("{} is empty", pod::TOKEN_FILE))));
-    }
+    let key = Key::from_hex(token.trim()).ok_or_else(|| {
+        at("token")(io::Error::other(format!("{} does not hold 64 hexadecimal digits", pod::TOKEN_FILE)))
+    })?;
     let state = OwnedFd::from(fs::File::open(pod::STATE_DIR).map_err(at("state directory"))?);
     let birth = Birth { config, state };
     // A socket of both families, where the node has IPv6 (ipv6(7), IPV6_V6ONLY).
@@ -103,14 +91,14 @@ pub fn run() -> Result<u8, ServeError> {
         .or_else(|_| TcpListener::bind(("0.0.0.0", pod::PORT)))
         .map_err(at("listen"))?;
     let site = || match late {
-        true => Ok(Site::of_pod(Gate::new(token, Some(birth)))),
+        true => Ok(Site::of_pod(Gate::new(Some(birth)))),
         false => {
-            let site = Site::of_pod(Gate::new(token, None));
+            let site = Site::of_pod(Gate::new(None));
             site.begin(birth.agent(Binding::default()).map_err(at("processes"))?);
             Ok(site)
         }
     };
-    match serve(Connections::Network(listener), site)? {
+    match serve(Connections::Network(listener, key), site)? {
         Over::Asked => Ok(pod::ENDED),
         Over::Idle => Ok(pod::IDLE),
     }
@@ -179,31 +167,12 @@ pub fn install(directory: &Path, disk: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Whether it would be kept awake by that.
-    fn admits(path: &'static str, shown: Option<&str>) -> Result<bool, StatusCode> {
-        let mut request = Request::get(path);
-        if let Some(shown) = shown {
-            request = request.header(pod::TOKEN_HEADER, shown);
-        }
-        let mut request = request.body(()).expect("request");
-        let admitted = Gate::new("secret".to_owned(), None).admit(&mut request);
-        assert!(!request.headers().contains_key(pod::TOKEN_HEADER), "the token went on");
-        admitted.map(|under_way| under_way.is_some())
-    }
-
     #[test]
-    fn only_the_token_itself_opens_the_agent() {
-        assert_eq!(admits("/files", Some("secret")), Ok(true));
-        assert_eq!(admits(pod::USAGE, Some("secret")), Ok(false));
-        assert_eq!(admits(pod::USAGE, None), Err(StatusCode::UNAUTHORIZED));
-        for shown in [None, Some(""), Some("secre"), Some("secret1"), Some("Secret"), Some("secreu")] {
-            assert_eq!(admits("/files", shown), Err(StatusCode::UNAUTHORIZED), "{shown:?}");
-        }
-        // Also with it: a sandbox that is only looked at is idle.
-        for shown in [None, Some("secret")] {
-            assert_eq!(admits("/health", shown), Err(StatusCode::NO_CONTENT));
-        }
-        assert_eq!(admits("/health/../files", None), Err(StatusCode::UNAUTHORIZED));
+    fn who_only_looks_keeps_no_sandbox_awake() {
+        let gate = Gate::new(None);
+        let begins = |path| gate.begins(&Request::get(path).body(()).expect("a request")).is_some();
+        assert!(begins("/files") && begins("/health/../files") && begins(pod::BIND));
+        assert!(!begins(pod::USAGE) && !begins("/health"));
     }
 
     #[test]

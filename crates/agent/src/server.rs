@@ -134,36 +134,34 @@ impl Site {
 /// Accepts for ever.
 pub(crate) async fn serve(mut listener: Listener, site: Arc<Site>) -> io::Result<()> {
     loop {
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
+        let arrival = match listener.accept().await {
+            Ok(arrival) => arrival,
             Err(_) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let site = Arc::clone(&site);
-        let handler = hyper::service::service_fn(move |request| answer(request, Arc::clone(&site)));
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), handler);
         tokio::spawn(async move {
-            // A client that goes away is nobody's error.
+            // A client that goes away, or is none, is nobody's error.
+            let Ok(stream) = arrival.connection().await else { return };
+            let handler = hyper::service::service_fn(|request| answer(request, Arc::clone(&site)));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(None)
+                .serve_connection(TokioIo::new(stream), handler);
             let _ = connection.await;
         });
     }
 }
 
-async fn answer(mut request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Held>, Infallible> {
-    let under_way = match site.pod.as_ref().map(|gate| gate.admit(&mut request)).transpose() {
-        Ok(under_way) => under_way.flatten(),
-        Err(status) => return Ok(empty(status).map(|answer| Held::new(answer, None))),
-    };
-    let answer = answer_admitted(request, &site).await?;
+async fn answer(request: Request<Incoming>, site: Arc<Site>) -> Result<Response<Held>, Infallible> {
+    let under_way = site.pod.as_ref().and_then(|gate| gate.begins(&request));
+    let answer = answer_held(request, &site).await?;
     Ok(answer.map(|answer| Held::new(answer, under_way)))
 }
 
-async fn answer_admitted(request: Request<Incoming>, site: &Site) -> Result<Response<Answer>, Infallible> {
+async fn answer_held(request: Request<Incoming>, site: &Site) -> Result<Response<Answer>, Infallible> {
     if let Some(machine) = &site.machine
         && request.uri().path().starts_with(guest::PATHS)
     {

@@ -121,3 +121,36 @@ impl From<OpenError> for io::Error {
         }
     }
 }
+
+/// Why there is no stream that others cannot read, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The other side proved nothing.
+    #[error("the other side does not know the key, or speaks another version of the protocol")]
+    Stranger,
+    /// It was silent.
+    #[error("the other side did not prove within {0:?} that it knows the key")]
+    Late(Duration),
+    /// Somebody between the two sides sent, changed or left out something.
+    #[error("what came is not what the other side sent")]
+    Changed,
+    /// No random bytes for a key.
+    #[error("the kernel gives no random bytes")]
+    Random,
+}
+
+impl From<SealError> for io::Error {
+    fn from(error: SealError) -> Self {
+        let kind = match &error {
+            SealError::Io(cause) => cause.kind(),
+            SealError::Stranger => io::ErrorKind::PermissionDenied,
+            SealError::Late(_) => io::ErrorKind::TimedOut,
+            SealError::Changed => io::ErrorKind::InvalidData,
+            SealError::Random => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -16,6 +16,8 @@ use crate::error::Violation;
 pub const LARGEST_PAYLOAD: usize = 64 << 10;
 /// The largest frame, as bytes.
 pub const LARGEST: usize = HEADER + LARGEST_PAYLOAD + 1;
+/// Holds a largest frame and what came with it.
+pub(crate) const INBOX: usize = 2 * LARGEST;
 /// A run of zeros in which any frame ends that was begun before.
 pub const PREAMBLE: usize = LARGEST;
 

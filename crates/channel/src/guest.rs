@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::VERSION;
 use crate::driver::{Stop, drive};
 use crate::error::End;
-use crate::frame::Hello;
+use crate::frame::{Hello, INBOX};
 use crate::greeting::{answer, await_host};
 use crate::mux::Side;
 use crate::pipe::Pipe;
@@ -43,7 +43,7 @@ impl Guest {
         D: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let arrivals = Arc::new(Arrivals::default());
-        let task = tokio::spawn(listen(Pipe::new(duplex), Arc::clone(&arrivals)));
+        let task = tokio::spawn(listen(Pipe::new(duplex, INBOX), Arc::clone(&arrivals)));
         Self { arrivals, task }
     }
 

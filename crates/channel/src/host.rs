@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::driver::drive;
 use crate::error::{ConnectError, End, OpenError};
+use crate::frame::INBOX;
 use crate::greeting::greet;
 use crate::mux::Side;
 use crate::pipe::Pipe;
@@ -33,7 +34,7 @@ impl Host {
     where
         D: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut pipe = Pipe::new(duplex);
+        let mut pipe = Pipe::new(duplex, INBOX);
         match tokio::time::timeout(within, greet(&mut pipe)).await {
             Ok(greeted) => greeted?,
             Err(_) => return Err(ConnectError::NoAnswer(within)),

@@ -18,6 +18,8 @@
 //! Only the host opens streams. What a peer says is bounded and checked: at most [`MOST_STREAMS`] streams, [`WINDOW`]
 //! bytes of each unread, and nothing is allocated for a length that a peer merely states. It knows neither HTTP nor
 //! virtual machines, and authenticates nobody: who holds the pipe is the peer.
+//!
+//! Where what is between the two is a network of others, [`sealed`] makes a stream that only they can read.
 #![forbid(unsafe_code)]
 
 mod driver;
@@ -28,10 +30,11 @@ mod guest;
 mod host;
 mod mux;
 mod pipe;
+pub mod sealed;
 mod session;
 mod stream;
 
-pub use error::{ConnectError, End, OpenError, Violation};
+pub use error::{ConnectError, End, OpenError, SealError, Violation};
 pub use guest::Guest;
 pub use host::Host;
 pub use stream::Stream;

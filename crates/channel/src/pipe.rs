@@ -1,4 +1,4 @@
-//! The pipe itself, with what was read and not yet understood, and what is to be written.
+//! What carries the bytes, with what was read and not yet understood, and what is to be written.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,10 +7,6 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::End;
-use crate::frame::LARGEST;
-
-/// Holds a largest frame and what came with it.
-const INBOX: usize = 2 * LARGEST;
 
 /// A pipe and its two buffers, neither of which grows by what the peer says.
 #[derive(Debug)]
@@ -23,9 +19,17 @@ pub(crate) struct Pipe<D> {
     pub(crate) outgoing: BytesMut,
 }
 
+impl<D> Pipe<D> {
+    /// What carries the bytes.
+    pub(crate) fn get_ref(&self) -> &D {
+        &self.duplex
+    }
+}
+
 impl<D: AsyncRead + AsyncWrite + Unpin> Pipe<D> {
-    pub(crate) fn new(duplex: D) -> Self {
-        Self { duplex, inbox: vec![0; INBOX].into(), start: 0, end: 0, outgoing: BytesMut::new() }
+    /// With room for so much that is not understood yet.
+    pub(crate) fn new(duplex: D, room: usize) -> Self {
+        Self { duplex, inbox: vec![0; room].into(), start: 0, end: 0, outgoing: BytesMut::new() }
     }
 
     /// What was read and not taken.
@@ -43,7 +47,7 @@ impl<D: AsyncRead + AsyncWrite + Unpin> Pipe<D> {
 
     /// Reads more behind what is unread, at least a byte.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.end == INBOX {
+        if self.end == self.inbox.len() {
             self.inbox.copy_within(self.start.., 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
@@ -58,8 +62,20 @@ impl<D: AsyncRead + AsyncWrite + Unpin> Pipe<D> {
         }
     }
 
-    /// Writes all of `outgoing`.
+    /// Writes all of `outgoing`, and has it sent.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        ready!(self.poll_write_out(cx))?;
+        Pin::new(&mut self.duplex).poll_flush(cx).map_err(|error| End::Io(error.kind()))
+    }
+
+    /// The same, as the last of what this side writes.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        ready!(self.poll_write_out(cx))?;
+        Pin::new(&mut self.duplex).poll_shutdown(cx).map_err(|error| End::Io(error.kind()))
+    }
+
+    /// Writes all of `outgoing`.
+    pub(crate) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         while self.outgoing.has_remaining() {
             let sent = Pin::new(&mut self.duplex).poll_write(cx, &self.outgoing);
             match ready!(sent).map_err(|error| End::Io(error.kind()))? {
@@ -67,6 +83,6 @@ impl<D: AsyncRead + AsyncWrite + Unpin> Pipe<D> {
                 sent => self.outgoing.advance(sent),
             }
         }
-        Pin::new(&mut self.duplex).poll_flush(cx).map_err(|error| End::Io(error.kind()))
+        Poll::Ready(Ok(()))
     }
 }

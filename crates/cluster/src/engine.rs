@@ -3,6 +3,7 @@
 //! It holds no state but a copy of the projects, which a watch keeps; several gateways serve side by side. The bytes of
 //! exec, files and terminals go from here straight to the Pod, and never through the API server.
 
+mod connect;
 mod error;
 mod hold;
 mod link;
@@ -29,6 +30,7 @@ use serde_json::{Map, json};
 use crate::decide::{FINALIZER, choose};
 use crate::resources::{DesiredState, IsolationClass, OnDelete, Project, State, WAKE};
 
+pub use connect::connect;
 pub use error::{Error, ErrorKind};
 pub use hold::Hold;
 pub use link::Body;
@@ -62,9 +64,8 @@ pub(crate) struct Shared {
     config: EngineConfig,
     client: Client,
     projects: wait::Projects,
-    links: link::Links,
-    /// Tokens, by the UID of the sandbox that takes them.
-    tokens: Mutex<HashMap<String, Arc<str>>>,
+    /// Ways to agents, by the UIDs of their Pods.
+    links: Mutex<HashMap<String, Link>>,
     holds: hold::Holds,
     closing: AtomicBool,
 }
@@ -129,8 +130,7 @@ impl Engine {
             config,
             client,
             projects,
-            links: link::Links::new(),
-            tokens: Mutex::default(),
+            links: Mutex::default(),
             holds: hold::Holds::default(),
             closing: false.into(),
         };
@@ -383,13 +383,4 @@ fn check_stays(project: &Project) -> Result<(), Error> {
 /// Whether a project has a whole sandbox.
 pub fn is_running(project: &Project) -> bool {
     project.status.as_ref().and_then(|status| status.state) == Some(State::Running)
-}
-
-/// A client of the cluster that `KUBECONFIG` or the Pod's service account leads to.
-///
-/// # Errors
-/// When neither leads to one.
-pub async fn connect() -> Result<Client, Error> {
-    let no_cluster = |error: kube::Error| Error::because(ErrorKind::NoCluster, error);
-    Client::try_default().await.map_err(no_cluster)
 }

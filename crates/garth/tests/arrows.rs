@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("garth-api", &["garth-spec"]),
-    ("garth-cluster", &["garth-spec", "garth-protocol", "garth-verify"]),
+    ("garth-cluster", &["garth-spec", "garth-protocol", "garth-channel", "garth-verify"]),
     ("garth-server", &["garth-api", "garth-engine", "garth-cluster", "garth-verify", "garth-spec"]),
     (
         "garth",
@@ -51,7 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("garth-cluster-lab", &[]),
-    ("garth-bench-cluster", &["garth-api", "garth-cluster-lab", "garth-spec"]),
+    ("garth-bench-cluster", &["garth-api", "garth-channel", "garth-cluster-lab", "garth-spec"]),
     ("garth-bench", &["garth-api", "garth-kernel", "garth-protocol", "garth-spec"]),
 ];
 

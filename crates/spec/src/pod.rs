@@ -2,13 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where the agent listens, on every address of the Pod: the port of E2B's envd.
+/// Where the agent listens, on every address of the Pod, for who knows its key (`garth_channel::sealed`): the port of E2B's envd.
 pub const PORT: u16 = 49983;
 
-/// The header that shows an agent the token of its project.
-pub const TOKEN_HEADER: &str = "garth-agent-token";
-
-/// The file that holds the token.
+/// The file that holds the token: 64 hexadecimal digits, the key by which the agent and a gateway know each other.
 pub const TOKEN_FILE: &str = "/garth/token/token";
 
 /// The directory for what the agent keeps: on the project's disk, beside the files.

@@ -67,7 +67,7 @@ pub enum ErrorKind {
     #[error("the agent does not answer")]
     Agent,
     /// The project's Secret holds no token.
-    #[error("the Secret of the project holds no token")]
+    #[error("the Secret of the project holds no token of 64 hexadecimal digits")]
     Token,
     /// The gateway may not do that.
     #[error("the gateway has no right to it: {0}")]

@@ -1,10 +1,11 @@
-//! What a sandbox's agent wants to be shown, and, where the sandbox was there before its project, to be told.
+//! The key that a sandbox's agent wants to see proven, and what it is told where the sandbox was there before its project.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use bytes::Bytes;
+use garth_channel::sealed::Key;
 use garth_spec::pod::{self, Binding};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -21,25 +22,25 @@ use crate::resources::{Project, SandboxStatus};
 impl Engine {
     /// A way to the agent of a project's sandbox. This gateway's first way to a sandbox of a pool tells the agent whose it is.
     pub(super) async fn link(&self, project: &Project, address: IpAddr) -> Result<Link, Error> {
-        let tokens = || self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = || self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
         let sandbox = sandbox(project).cloned();
         let uid = sandbox.as_ref().map(|sandbox| sandbox.uid.clone()).unwrap_or_default();
-        if let Some(token) = tokens().get(&uid) {
-            return Ok(self.shared.links.to(address, Arc::clone(token)));
+        if let Some(link) = links().get(&uid).filter(|link| link.address() == address) {
+            return Ok(link.clone());
         }
         let of_pool = sandbox.and_then(|sandbox| sandbox.secret);
         let secret = self.secret(&of_pool.clone().unwrap_or_else(|| render::secret_name(project))).await?;
-        let token = secret.get(TOKEN).and_then(|token| String::from_utf8(token.0.clone()).ok());
-        let token: Arc<str> = token.ok_or(ErrorKind::Token)?.into();
+        let key = secret.get(TOKEN).and_then(|token| Key::from_hex(std::str::from_utf8(&token.0).ok()?.trim()));
+        let link = Link::new(address, key.ok_or(ErrorKind::Token)?);
         if of_pool.is_some() {
-            self.bind(project, self.shared.links.to(address, Arc::clone(&token))).await?;
+            self.bind(project, &link).await?;
         }
-        let mut tokens = tokens();
+        let mut links = links();
         // Of sandboxes that are gone.
         let projects = self.shared.projects.all();
-        tokens.retain(|uid, _| projects.iter().any(|project| self::sandbox(project).is_some_and(|it| it.uid == *uid)));
-        tokens.insert(uid, Arc::clone(&token));
-        Ok(self.shared.links.to(address, token))
+        links.retain(|uid, _| projects.iter().any(|project| self::sandbox(project).is_some_and(|it| it.uid == *uid)));
+        links.insert(uid, link.clone());
+        Ok(link)
     }
 
     async fn secret(&self, name: &str) -> Result<BTreeMap<String, ByteString>, Error> {
@@ -48,7 +49,7 @@ impl Engine {
     }
 
     /// Tells an agent whose it is. It may have been told before, by this gateway or another.
-    async fn bind(&self, project: &Project, link: Link) -> Result<(), Error> {
+    async fn bind(&self, project: &Project, link: &Link) -> Result<(), Error> {
         let spec = &project.spec;
         let mut env = Vec::new();
         for name in &spec.env_from_secrets {

@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 
 use garth_spec::{AgentConfig, pod as inside};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, HTTPGetAction,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar,
     PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecretEnvSource, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+    SecretEnvSource, SecretVolumeSource, SecurityContext, TCPSocketAction, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -250,11 +250,8 @@ fn sandbox(project: &Project, user: User, settings: &Settings) -> Container {
             ..ContainerPort::default()
         }]),
         readiness_probe: Some(Probe {
-            http_get: Some(HTTPGetAction {
-                path: Some("/health".to_owned()),
-                port: IntOrString::Int(inside::PORT.into()),
-                ..HTTPGetAction::default()
-            }),
+            // The kubelet has no key: it is told by the connection that the agent listens.
+            tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(inside::PORT.into()), host: None }),
             period_seconds: Some(1),
             failure_threshold: Some(5),
             ..Probe::default()

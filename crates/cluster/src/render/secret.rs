@@ -7,7 +7,7 @@ use crate::resources::Project;
 /// The entry of the token in a project's Secret.
 pub const TOKEN: &str = "token";
 
-/// What the gateway shows a project's agent, and nobody else knows: 256 random bits.
+/// The key of a project's agent, which the gateway knows and nobody else: 256 random bits.
 pub fn secret(project: &Project, random: [u8; 32]) -> Secret {
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Secret {

@@ -1,10 +1,9 @@
-//! Who gets in: to the gateway with a key, to an agent with the project's token, and nobody else.
+//! Who gets in: to the gateway with a key, to an agent by knowing the project's token, and nobody else; and who hears it.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
 
 use crate::stage::{Stage, address};
+use crate::wiretap::{Wiretap, answer};
 use crate::yard::{Done, finish, program};
 
 fn with_key(stage: &Stage, key: &str, args: &[&str]) -> Done {
@@ -56,21 +55,51 @@ fn a_key_opens_what_it_is_for_and_nothing_else() {
 }
 
 #[test]
-fn an_agent_answers_nobody_without_the_token() {
-    let Some(stage) = Stage::open("an_agent_answers_nobody_without_the_token") else { return };
+fn an_agent_tells_nobody_anything_without_the_key() {
+    let Some(stage) = Stage::open("an_agent_tells_nobody_anything_without_the_key") else { return };
     stage.apply(&stage.project("web", ""));
     stage.sh("web", "echo heron > note");
     let pod = stage.kubectl(&["get", "pod", "web", "-o=jsonpath={.status.podIP}"]);
-    let ask = |path: &str, header: &str| {
-        let mut stream = TcpStream::connect((pod.as_str(), 49983)).expect("connects");
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n").expect("asks");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answers");
-        answer
-    };
-    for header in ["", "garth-agent-token: \r\n", "garth-agent-token: 00\r\n", "authorization: Bearer x\r\n"] {
-        let answer = ask("/files?path=/workspace/note", header);
-        assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("heron"), "{answer}");
+    let read = "GET /files?path=/workspace/note HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    // To show the key is no proof that one knows it.
+    let shown = format!("{read}garth-agent-token: {}\r\n\r\n", token(&stage, "web"));
+    for said in [format!("{read}\r\n"), shown, "GET /health HTTP/1.1\r\n\r\n".to_owned(), "\0".repeat(4096)] {
+        assert_eq!(answer(&pod, &said), "", "to {said:?}");
     }
-    assert!(ask("/health", "").starts_with("HTTP/1.1 204"));
+    // The gateway is none of them.
+    assert_eq!(stage.sh("web", "cat note"), "heron");
+}
+
+#[test]
+fn who_listens_between_gateway_and_agent_learns_nothing() {
+    let Some(mut stage) = Stage::open("who_listens_between_gateway_and_agent_learns_nothing") else { return };
+    stage.apply(&stage.project("web", ""));
+    stage.sh("web", "true");
+    let tap = Wiretap::open(&stage.kubectl(&["get", "pod", "web", "-o=jsonpath={.status.podIP}"]));
+    stage.ok(&["exec", "-e", "BIRD=heron", "web", "--", "sh", "-c", "echo $BIRD > note; cat note"]);
+    // A connection from its first byte on.
+    stage.restart_gateway();
+    assert_eq!(stage.sh("web", "cat note"), "heron");
+    stage.until("the end on the wire", || tap.is_done());
+    let token = token(&stage, "web");
+    let key: Vec<u8> = token.as_bytes().chunks(2).map(|pair| hex(pair)).collect();
+    let heard = tap.heard();
+    let holds = |bytes: &[u8]| heard.windows(bytes.len()).any(|window| window == bytes);
+    // It did listen: the requests were there, as something else.
+    assert!(heard.len() > 1000, "{} bytes", heard.len());
+    for secret in [b"heron", &b"HTTP/1.1"[..], b"/workspace", token.as_bytes(), &key] {
+        assert!(!holds(secret), "{:?}", String::from_utf8_lossy(secret));
+    }
+}
+
+fn hex(pair: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(pair).expect("digits"), 16).expect("digits")
+}
+
+/// The token of a project's agent.
+fn token(stage: &Stage, name: &str) -> String {
+    let secrets = stage.kubectl(&["get", "secrets", "-o=name"]);
+    let prefix = format!("secret/{name}-agent-");
+    let secret = secrets.lines().find(|line| line.starts_with(&prefix)).expect("the project's Secret");
+    stage.kubectl(&["get", secret, "-o=go-template={{.data.token | base64decode}}"])
 }

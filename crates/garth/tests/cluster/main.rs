@@ -24,3 +24,4 @@ mod refused;
 mod runtimes;
 mod stage;
 mod verify;
+mod wiretap;

@@ -1,9 +1,7 @@
 //! Sandboxes that wait for projects.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use crate::stage::Stage;
+use crate::wiretap::answer;
 
 /// A template that is what `SAME` asks for, and a pool of it.
 fn pool(stage: &Stage, replicas: u32) {
@@ -99,14 +97,10 @@ fn a_sandbox_that_waits_lets_nobody_in_and_nothing_out() {
     let path = "-o=jsonpath={.spec.egress} {.spec.policyTypes} {.spec.podSelector.matchLabels}";
     let policy = stage.kubectl(&["get", "networkpolicy", "warm-pool", path]);
     assert_eq!(policy, r#" ["Ingress","Egress"] {"garth.dev/pool":"warm"}"#);
-    // Its agent begins with nobody who does not show its token. This machine is in the Pods' network.
+    // Its agent begins with nobody who does not know its key. This machine is in the Pods' network.
     let address = stage.kubectl(&["get", "pods", "-l", "garth.dev/pool=warm", "-o=jsonpath={.items[0].status.podIP}"]);
-    let mut agent = TcpStream::connect((address.as_str(), garth_spec::pod::PORT)).expect("the agent");
     let bind = garth_spec::pod::BIND;
-    write!(agent, "POST {bind} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}")
-        .expect("sent");
-    let mut answer = String::new();
-    agent.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let said = format!("POST {bind} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+    assert_eq!(answer(&address, &said), "");
     assert_eq!(waiting(&stage), 1);
 }
