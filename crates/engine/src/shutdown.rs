@@ -19,33 +19,43 @@ pub(crate) async fn end_processes(live: Option<&Live>, grace: Duration, has_init
         }
         tracing::warn!("the init did not end the sandbox in time");
     }
-    if let Err(error) = asked {
-        tracing::warn!(error = error.chain(), "stopping without the agent");
-    } else if live.sandbox.is_machine() {
-        power_off(live).await;
+    let within = match asked {
+        Ok(()) => WRITTEN_WITHIN,
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "the agent does not end the sandbox's processes");
+            LAST_WORD
+        }
+    };
+    if live.sandbox.is_machine() {
+        power_off(live, within).await;
     }
 }
 
-/// How long a guest may take to write its disk out and end.
-const POWER_OFF: Duration = Duration::from_secs(10);
+/// How long a guest may take to write out what it has in memory, and to end: a fifth of it may be due for its disk
+/// (`vm.dirty_ratio`), and what is not written is lost.
+pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
+/// The same of one whose agent was silent before: it may be slow, or hang.
+const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// Has a guest write its disk out, whatever else hangs in it.
 pub(crate) async fn settle(live: &Live) {
-    if let Err(error) = live.agent.post("/garth/guest/freeze", Vec::new(), POWER_OFF).await {
+    if let Err(error) = live.agent.post("/garth/guest/freeze", Vec::new(), WRITTEN_WITHIN).await {
         tracing::warn!(error = error.chain(), "the guest's disk is as after a power cut");
     }
 }
 
 /// A guest's disk is whole once the guest has ended by itself; else its journal mends it, as after a power cut.
-pub(crate) async fn power_off(live: &Live) {
-    tokio::select! {
+pub(crate) async fn power_off(live: &Live, within: Duration) {
+    let asked = async {
         // What works has no answer.
-        refused = live.agent.post("/garth/guest/power", b"\"off\"".to_vec(), POWER_OFF) => {
-            if let Err(error) = refused {
-                tracing::debug!(error = error.chain(), "the guest's last word");
-            }
-            let _ = tokio::time::timeout(POWER_OFF, live.sandbox.ended()).await;
+        if let Err(error) = live.agent.post("/garth/guest/power", b"\"off\"".to_vec(), within).await {
+            tracing::debug!(error = error.chain(), "the guest's last word");
         }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = asked => {}
+        () = tokio::time::sleep(within) => tracing::warn!("the guest does not end: its disk is as after a power cut"),
         () = live.sandbox.ended() => {}
     }
 }

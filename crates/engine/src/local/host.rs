@@ -58,6 +58,8 @@ pub(crate) struct Host {
     agent: &'static [u8],
     /// Opened again when it could not be: what it lacks may have been installed.
     pool: Mutex<Option<Pool>>,
+    /// Held while the pool is looked after, which uses it.
+    maintenance: Mutex<()>,
     network: garth_network::Network,
     prepared: AtomicBool,
     /// Gone once the host is closed.
@@ -87,6 +89,7 @@ impl Host {
             guests: config.guests,
             agent: config.agent,
             pool: Mutex::default(),
+            maintenance: Mutex::default(),
             network,
             prepared: false.into(),
             sandboxes: RwLock::new(Some(Arc::new(sandboxes))),
@@ -422,7 +425,10 @@ impl Host {
     }
 
     pub(super) fn maintain(&self) -> Result<(), Error> {
-        let maintained = self.pool()?.maintain().explain()?;
+        let _maintenance = lock(&self.maintenance);
+        // None where there is none yet, and none any more.
+        let Some(pool) = lock(&self.pool).clone() else { return Ok(()) };
+        let maintained = pool.maintain().explain()?;
         if maintained.grown > 0 || maintained.given_back > 0 {
             tracing::info!(?maintained, "pool");
         }
@@ -459,6 +465,7 @@ impl Host {
             sandboxes.settle();
         }
         self.network.close().explain()?;
+        let _maintenance = lock(&self.maintenance);
         lock(&self.pool).take().map_or(Ok(()), |pool| pool.close().explain())
     }
 }

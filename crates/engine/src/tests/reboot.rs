@@ -16,7 +16,7 @@ async fn reboot(scene: &Scene, wanted: impl Fn(&Project, SandboxId) -> bool) -> 
         world.sandboxes.remove(&before);
     });
     let came = view.wait_for(|view| wanted(&view.project, before));
-    tokio::time::timeout(Duration::from_secs(5), came).await.expect("in time").expect("a view").clone()
+    tokio::time::timeout(Duration::from_secs(60), came).await.expect("in time").expect("a view").clone()
 }
 
 fn runs_anew(project: &Project, before: SandboxId) -> bool {

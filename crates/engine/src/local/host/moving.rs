@@ -27,6 +27,7 @@ use crate::agent::{Agent, Body};
 use crate::error::{Error, ErrorKind};
 use crate::local::{Lease, Live, Order};
 use crate::project::{Project, random_bits};
+use crate::shutdown::{WRITTEN_WITHIN, power_off};
 
 /// Where both ends see the machine's own /usr alone.
 pub(super) const BASE: &str = "/run/garth/base/usr";
@@ -125,7 +126,7 @@ pub(super) fn quiet(project: &Project) -> Project {
 /// A guest that has written its disk out ends by itself.
 fn finish(machine: &Live, moved: Result<(), Error>) -> Result<(), Error> {
     if moved.is_ok() {
-        tokio::runtime::Handle::current().block_on(crate::shutdown::power_off(machine));
+        tokio::runtime::Handle::current().block_on(power_off(machine, WRITTEN_WITHIN));
     }
     machine.sandbox.destroy().and(moved)
 }
