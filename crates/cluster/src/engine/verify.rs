@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::error::{Error, ErrorKind};
-use super::{Engine, StartPolicy, wait};
+use super::{Engine, NOTICED_WITHIN, StartPolicy, wait};
 use crate::quantity;
 use crate::resources::{IsolationClass, Project, SandboxStatus, User, VERIFIED};
 use crate::verify::{Facts, Machine, Made, checks};
@@ -110,7 +110,9 @@ impl Engine {
         let kept = json!(verified).to_string();
         let patch = json!({ "metadata": { "annotations": { VERIFIED: kept } } });
         self.api().patch(&project.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(())
+        // Who asks next is to see it.
+        let is_kept = |there: &Project| there.annotations().get(VERIFIED) == Some(&kept);
+        self.shared.projects.shows(project, NOTICED_WITHIN, is_kept).await.map(drop)
     }
 }
 

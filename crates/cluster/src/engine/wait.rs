@@ -77,12 +77,22 @@ impl Projects {
 
     /// Waits until the copy has another version of a project than this, which is a later one.
     pub(super) async fn later(&self, project: &Project, within: Duration) -> Result<Arc<Project>, Error> {
+        self.shows(project, within, |there| there.resource_version() != project.resource_version()).await
+    }
+
+    /// Waits until the copy of a project is so.
+    pub(super) async fn shows(
+        &self,
+        project: &Project,
+        within: Duration,
+        is_so: impl Fn(&Project) -> bool,
+    ) -> Result<Arc<Project>, Error> {
         let mut changed = self.changed.clone();
         let deadline = Instant::now() + within;
         loop {
             let there = self.store.find(|other| other.uid() == project.uid());
             let there = there.ok_or_else(|| ErrorKind::BeingRemoved(project.name_any()))?;
-            if there.resource_version() != project.resource_version() {
+            if is_so(&there) {
                 return Ok(there);
             }
             match tokio::time::timeout_at(deadline, changed.changed()).await {
