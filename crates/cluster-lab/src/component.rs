@@ -99,7 +99,7 @@ impl Running {
     /// Kills it as a crash would, and waits until it is gone.
     pub fn kill(mut self, place: &Place) -> Result<()> {
         let mut pid = String::new();
-        wait_for("its process id", Duration::from_secs(10), || {
+        wait_for("its process id", Duration::from_secs(60), || {
             pid = fs::read_to_string(pid_path(place, self.component)).unwrap_or_default();
             Ok(pid.ends_with('\n'))
         })?;

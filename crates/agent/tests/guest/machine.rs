@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use crate::kernel::Kernel;
 
 /// For a machine that is emulated, beside other tests.
-pub const LONG: Duration = Duration::from_secs(120);
+pub const LONG: Duration = Duration::from_secs(300);
 
 /// A machine, that is ended when dropped.
 pub struct Machine {

@@ -82,7 +82,7 @@ async fn the_client_s_deadline_ends_the_process() {
         return;
     }
     let agent = Agent::start().await;
-    let (messages, last) = stream(&agent, "Start", &[("connect-timeout-ms", "300")], command("sleep 424801")).await;
+    let (messages, last) = stream(&agent, "Start", &[("connect-timeout-ms", "3000")], command("sleep 424801")).await;
     assert!(messages[0]["event"]["start"]["pid"].is_u64());
     assert_eq!(last["error"]["code"], "deadline_exceeded");
     let (_, list) = call(&agent, "List", json!({})).await;

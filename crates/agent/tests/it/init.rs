@@ -61,7 +61,7 @@ async fn as_pid_1_it_reaps_and_its_end_ends_all() {
         }
     })
     .await;
-    let answer = soon(agent.sandbox().shutdown(ShutdownRequest { grace_ms: 2000, ..Default::default() })).await;
+    let answer = soon(agent.sandbox().shutdown(ShutdownRequest { grace_ms: 60_000, ..Default::default() })).await;
     assert_eq!(answer.expect("shutdown").into_owned().killed, 0);
 }
 
@@ -79,7 +79,8 @@ async fn shutdown_asks_first_and_kills_what_does_not_listen() {
     deaf.id = "deaf".to_owned();
     let mut deaf = soon(agent.processes().start(deaf)).await.expect("start");
     crate::support::until(&mut deaf, &mut Default::default(), "ready").await;
-    let shutdown = ShutdownRequest { grace_ms: 300, ..Default::default() };
+    // As long as the polite one may need for its last words; the deaf one makes it wait for all of it.
+    let shutdown = ShutdownRequest { grace_ms: 5000, ..Default::default() };
     let killed = soon(agent.sandbox().shutdown(shutdown)).await.expect("shutdown").into_owned().killed;
     assert!(killed >= 1);
     let polite = crate::support::collect(events).await;

@@ -66,7 +66,8 @@ async fn daemons_live_on_and_die_with_the_tree() {
     assert_eq!(signal(&agent, &outcome.id, 9, SignalScope::SIGNAL_SCOPE_LEADER).await, 0);
     assert!(signal(&agent, &outcome.id, 9, SignalScope::SIGNAL_SCOPE_TREE).await >= 2);
     assert!(!exists("424301"));
-    assert!(!get(&agent, &outcome.id).await.lingering);
+    // It is told of that by who looked after them.
+    soon(async { while get(&agent, &outcome.id).await.lingering {} }).await;
 }
 
 #[tokio::test]
@@ -126,7 +127,15 @@ async fn output_is_replayed_from_any_offset() {
         return;
     }
     let agent = Agent::start().await;
-    let outcome = run(&agent, shell("printf 0123456789; sleep 0.1; printf abc >&2")).await;
+    let mut request = shell("printf 0123456789; read line; printf abc >&2");
+    (request.id, request.stdin) = ("two".to_owned(), true);
+    let mut events = soon(agent.processes().start(request)).await.expect("start");
+    let mut outcome = Outcome::default();
+    // Of two pipes that are both full, either may be read first.
+    until(&mut events, &mut outcome, "0123456789").await;
+    let close = CloseInputRequest { id: outcome.id.clone(), ..Default::default() };
+    soon(agent.processes().close_input(close)).await.expect("close");
+    collect(events).await;
     let all = attach(&agent, &outcome.id, 0).await;
     assert_eq!((all.stdout.as_slice(), all.stderr.as_slice()), (&b"0123456789"[..], &b"abc"[..]));
     let rest = attach(&agent, &outcome.id, 8).await;

@@ -52,8 +52,8 @@ fn a_cluster_that_refuses_the_pod_is_quoted() {
     stage.apply(&stage.project("web", ""));
     let said = stage.comes_to("web", "Refused");
     assert!(said.contains("exceeded quota"), "{said}");
-    let events = stage.kubectl(&["get", "events", "--field-selector=involvedObject.kind=Project"]);
-    assert!(events.contains("exceeded quota"), "{events}");
+    let events = || stage.kubectl(&["get", "events", "--field-selector=involvedObject.kind=Project"]);
+    stage.until("the event", || events().contains("exceeded quota"));
     stage.kubectl(&["delete", "quota", "small"]);
     stage.comes_to("web", "Running");
 }

@@ -90,7 +90,10 @@ fn a_reboot_brings_every_project_back_as_stopped_with_its_files(sandbox: &Sandbo
     yard.kill_daemon();
     for pid in pids {
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        let init = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("it runs");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+        let ended = &mut [rustix::event::PollFd::new(&init, rustix::event::PollFlags::IN)];
+        rustix::event::poll(ended, None).expect("poll");
     }
     let pool = yard.data_dir().join("pool");
     let unmounted = Command::new("umount").arg("-l").arg(&pool).status().expect("umount");

@@ -92,7 +92,7 @@ fn a_paused_project_is_stopped_restarted_and_removed_like_a_running_one() {
         yard.ok(&["exec", "-d", name, "--", "sh", "-c", line]);
         eventually("it waits for its end", || yard.sh_succeeds(name, "test -e /root/up"));
         yard.ok(&["pause", name]);
-        yard.ok(&["stop", name]);
+        yard.ok(&["stop", "--grace", "60", name]);
         assert_eq!(yard.sh(name, "cat /root/ended"), "ended", "it had its time to end");
         for again in [&["restart", "--grace", "0"][..], &["stop", "--grace", "0"]] {
             yard.ok(&["pause", name]);

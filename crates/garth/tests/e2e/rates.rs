@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::pace;
-use crate::yard::{Yard, at_each_level};
+use crate::yard::{Yard, at_each_level, eventually};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -28,8 +28,8 @@ fn what_a_sandbox_sends_and_receives_is_held_to_its_rate_whatever_root_does() {
         let later = pace::measure(yard, name);
         assert!(later.iter().all(|took| *took > pace::SLOW), "{name}: {later:?}");
         yard.ok(&["set", name, "--network-rate", "none"]);
-        let free = pace::measure(yard, name);
-        assert!(free.iter().all(|took| *took < pace::SLOW), "{name}: {free:?}");
+        // A busy machine may be slow now and then, and not for ever.
+        eventually("it is fast", || pace::measure(yard, name).iter().all(|took| *took < pace::SLOW));
         assert!(yard.json(&["inspect", name])["spec"]["limits"].get("network_rate").is_none());
     });
 }

@@ -51,7 +51,9 @@ fn each_runtime_makes_its_own_pool_grow_and_only_empty_nodes_go() {
             assert!(nodes.contains_key(node), "{name} is on {node}, which is not of {RUNTIME_LABEL}={runtime}");
             used.insert(node.to_owned());
         }
-        assert!(nodes.keys().all(|node| used.contains(node)), "an idle node of {runtime}");
+        // Karpenter may have made one too many, and takes it back.
+        field.until("no idle node", || field.nodes(runtime).keys().all(|node| used.contains(node)));
+        let nodes = field.nodes(runtime);
         assert!((EACH as usize / 5..EACH as usize).contains(&nodes.len()), "{runtime} has {} nodes", nodes.len());
     }
 

@@ -1,5 +1,6 @@
 //! How fast a guest may send, receive, read and write.
 
+use crate::yard::eventually;
 use crate::{create_with, pace, project};
 
 /// Reads past the guest's memory of it; in seconds.
@@ -30,11 +31,12 @@ fn a_guest_is_held_to_its_rates_from_the_start_and_to_others_at_once() {
     yard.ok(&["set", "n", "--disk-rate", "2MiB"]);
     yard.ok(&["resume", "n"]);
     let resumed = read();
-    assert!((1.2..held).contains(&resumed), "4 MiB in {resumed} s");
+    assert!(resumed > 1.2, "4 MiB in {resumed} s");
+    // A busy machine may be slow now and then, and not for ever.
+    eventually("it reads faster than before", || read() < held);
     let sent = pace::measure(&yard, "n");
     assert!(sent.iter().all(|took| *took > pace::SLOW), "{sent:?}");
     let changed = yard.ok(&["set", "n", "--disk-rate", "none", "--network-rate", "none"]);
     assert!(!changed.contains("next start"), "{changed}");
-    let free = read();
-    assert!(free < resumed, "4 MiB in {free} s, {resumed} s before");
+    eventually("it reads freely", || read() < 1.2);
 }

@@ -84,9 +84,10 @@ fn guest_gains_nothing_on_the_host_by_a_user_namespace(sandbox: &Sandbox) {
         assert!(sandbox.succeeds(way), "{way}");
     }
     assert!(!host::has_mount("garth-mark"));
-    let process = sandbox.yard.ok(&["exec", "-d", BOX, "--", "unshare", "-Ur", "sleep", "271828"]);
-    eventually("it runs inside", || sandbox.succeeds("pgrep -fx 'sleep 271828'"));
-    match (sandbox.level, host::process(&["sleep", "271828"])) {
+    let seconds = sandbox.own_number(271_828);
+    let process = sandbox.yard.ok(&["exec", "-d", BOX, "--", "unshare", "-Ur", "sleep", &seconds]);
+    eventually("it runs inside", || sandbox.succeeds(&format!("pgrep -fx 'sleep {seconds}'")));
+    match (sandbox.level, host::process(&["sleep", &seconds])) {
         (Level::Sysbox, Some(pid)) => assert!(host::is_nobody(pid), "{:?}", host::status(pid, "Uid")),
         (Level::Sysbox, None) => panic!("the host does not see it"),
         (_, found) => assert_eq!(found, None, "the host sees a process of a guest"),

@@ -58,9 +58,10 @@ fn number(text: &str) -> f64 {
 }
 
 fn root_is_nobody(sandbox: &Sandbox) -> bool {
-    let process = sandbox.yard.ok(&["exec", "-d", BOX, "--", "sleep", "161803"]);
-    eventually("it runs", || sandbox.succeeds("pgrep -fx 'sleep 161803'"));
-    let nobody = host::process(&["sleep", "161803"]).is_none_or(host::is_nobody);
+    let seconds = sandbox.own_number(161_803);
+    let process = sandbox.yard.ok(&["exec", "-d", BOX, "--", "sleep", &seconds]);
+    eventually("it runs", || sandbox.succeeds(&format!("pgrep -fx 'sleep {seconds}'")));
+    let nobody = host::process(&["sleep", &seconds]).is_none_or(host::is_nobody);
     sandbox.yard.ok(&["kill", BOX, &process]);
     nobody && host::is_nobody(sandbox.pid())
 }

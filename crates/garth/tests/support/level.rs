@@ -90,6 +90,11 @@ impl Sandbox {
         Self { level, yard }
     }
 
+    /// A number that names a process on the whole host: tests of several levels run at once.
+    pub fn own_number(&self, of: u32) -> String {
+        (of + self.level as u32).to_string()
+    }
+
     pub fn exec(&self, program: &[&str]) -> Done {
         self.yard.garth(&[&["exec", BOX, "--"], program].concat())
     }

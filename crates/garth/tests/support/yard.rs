@@ -134,6 +134,18 @@ impl Yard {
         }
         traces
     }
+
+    /// Those that stay: a daemon of another test that made a mount namespace at this moment has copies of the mounts until it
+    /// drops them.
+    pub fn lasting_traces(&self) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut traces = self.traces();
+        while !traces.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(PAUSE);
+            traces = self.traces();
+        }
+        traces
+    }
 }
 
 impl Drop for Yard {
@@ -142,13 +154,7 @@ impl Drop for Yard {
             self.garth(&["rm", "-f", name]);
         }
         self.terminate_daemon();
-        // A daemon of another test that made a mount namespace at this moment has copies of the mounts until it drops them.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut traces = self.traces();
-        while !traces.is_empty() && Instant::now() < deadline {
-            std::thread::yield_now();
-            traces = self.traces();
-        }
+        let traces = self.lasting_traces();
         if !std::thread::panicking() {
             assert!(traces.is_empty(), "left behind: {traces:#?}");
         }
@@ -199,13 +205,18 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
     Some(child.wait().expect("wait"))
 }
 
+/// How long something may take that comes sooner or later: a guest that is translated, on a busy machine, takes minutes.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Between two looks: what is waited for needs the processor.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Asks until the answer is yes; fails the test when it never is.
 #[track_caller]
 pub fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
     let start = Instant::now();
     while !yes() {
-        assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::yield_now();
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(PAUSE);
     }
 }
 

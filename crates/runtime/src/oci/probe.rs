@@ -80,8 +80,16 @@ fn check(features: &Features) -> Result<String, String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
+
+    /// A program that another test starts holds, for a moment, copies of what this one writes to or listens at: the program
+    /// would be busy, the socket alive.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// A program that says this about its features.
     fn runtime(dir: &tempfile::TempDir, features: &str) -> OciRuntime {
@@ -100,6 +108,7 @@ mod tests {
 
     #[test]
     fn a_live_runtime_lacks_nothing() {
+        let _alone = alone();
         let dir = tempfile::tempdir().expect("dir");
         let runtime = runtime(&dir, ALL);
         let _daemon = UnixListener::bind(&runtime.sockets[0]).expect("listen");
@@ -108,6 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
+        let _alone = alone();
         let dir = tempfile::tempdir().expect("dir");
         let there = runtime(&dir, ALL);
         assert!(missing(&there)[0].contains("sysmgr.sock"), "{:?}", missing(&there));
@@ -120,6 +130,7 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_do_it_is_refused() {
+        let _alone = alone();
         for (features, says) in [
             (r#"echo '{"linux": {"namespaces": ["pid", "mount", "network", "ipc", "uts", "cgroup"]}}'"#, "user"),
             ("echo usage", "can be read"),

@@ -143,6 +143,10 @@ fn a_sweep_ends_what_nobody_knows() {
     let mark = format!("{}", 5_000_000 + std::process::id());
     let sandbox = yard.start();
     sh(&sandbox, &format!("setsid sleep {mark} >/dev/null 2>&1 &"));
+    // The shell does not wait until it is that program.
+    while processes(&mark) == 0 {
+        std::thread::yield_now();
+    }
     drop(sandbox);
     yard.close();
     assert_eq!(processes(&mark), 1);
@@ -195,8 +199,9 @@ fn a_sandbox_that_stays_costs_no_spawner() {
     // On cgroup v2 the spawner is in no slot; there it is not seen, and nothing is to be waited for.
     for pid in here.collect::<Vec<_>>() {
         let pid = rustix::process::Pid::from_raw(pid).expect("pid");
-        let spawner = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("spawner");
-        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        // It may have ended meanwhile.
+        let Ok(spawner) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
+        let timeout = Timespec { tv_sec: 60, tv_nsec: 0 };
         assert_eq!(poll(&mut [PollFd::new(&spawner, PollFlags::IN)], Some(&timeout)), Ok(1));
     }
     assert_eq!(sh(&sandbox, "echo alive").out, "alive\n");

@@ -1,8 +1,9 @@
 //! The daemon dies at every named step of every operation; the next one finds a host that makes sense.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
 
-use garth_api::{ClientError, CreateProject, ImageFormat, LimitsPatch, ProjectPatch, StopRequest, full_body};
+use garth_api::{ClientError, CreateProject, ImageFormat, LimitsPatch, Project, ProjectPatch, StopRequest, full_body};
 use garth_server::FAULT_POINTS;
 use garth_spec::{ByteSize, ProjectState};
 
@@ -37,6 +38,7 @@ async fn everything(yard: &Yard) -> Result<(), ClientError> {
     client.start(&named("removed")).await?;
     client.remove(&named("removed")).await?;
     client.create(&CreateProject { ephemeral: true, ..yard.project("brief") }).await?;
+    let _held = client.hold(&named("brief")).await?;
     client.start(&named("brief")).await?;
     for name in ["one", "two"] {
         client.import(&name.parse().expect("name"), ImageFormat::Tar, full_body(small_tar())).await?;
@@ -79,7 +81,9 @@ async fn a_daemon_killed_at_any_step_leaves_a_host_that_makes_sense() {
 
 async fn settle(yard: &Yard, fault: &str) {
     let daemon = yard.start().await;
-    for project in yard.client.projects().await.expect("projects").projects {
+    // What nobody holds goes by itself.
+    let stays = |project: &Project| !project.ephemeral;
+    for project in yard.client.projects().await.expect("projects").projects.into_iter().filter(stays) {
         let ok = match project.state {
             ProjectState::Stopped => true,
             ProjectState::Running | ProjectState::Paused => {
@@ -93,8 +97,15 @@ async fn settle(yard: &Yard, fault: &str) {
             assert!(matches!(&kept, Ok((0 | 1, _))), "after {fault} {kept:?}\n{}", yard.log());
         }
     }
-    let disks = std::fs::read_dir(yard.path().join("pool/disks")).expect("disks").count();
-    assert_eq!(disks, yard.client.projects().await.expect("projects").projects.len(), "after {fault}: disks");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let disks = std::fs::read_dir(yard.path().join("pool/disks")).expect("disks").count();
+        let projects = yard.client.projects().await.expect("projects").projects.len();
+        if disks == projects {
+            break;
+        }
+        assert!(Instant::now() < deadline, "after {fault}: {disks} disks of {projects} projects");
+    }
     let images = std::fs::read_dir(yard.path().join("pool/images")).expect("images").count();
     let known = yard.client.images().await.expect("images").images;
     assert_eq!(images, known.iter().filter(|image| image.id.is_some()).count(), "after {fault}: images");

@@ -14,6 +14,7 @@ echo garth:up
 for module in /modules/*.ko; do /busybox insmod $module || echo garth:failed $module; done
 echo garth:modules $(/busybox cut -d' ' -f1 /proc/modules)
 echo garth:disk $(/busybox cat /sys/block/vda/serial)
+until /busybox cat /sys/class/virtio-ports/*/name >/dev/null 2>&1; do :; done
 echo garth:port $(/busybox cat /sys/class/virtio-ports/*/name)
 echo garth:filesystems $(/busybox grep -E 'erofs|overlay|ext4|virtiofs' /proc/filesystems)
 echo garth:mode $(/busybox stat -c %a /init) $(/busybox ls -d /newroot)

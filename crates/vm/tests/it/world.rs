@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use garth_vm::guest::{Artifacts, Error, ErrorKind, KernelSource, Options, Progress, setup};
 
@@ -34,6 +34,8 @@ pub fn distribution(test: &str) -> Option<&'static Artifacts> {
 
 /// A static busybox: installed, or out of its package.
 pub fn busybox(test: &str) -> Option<PathBuf> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox");
     let program = directory.join("bin/busybox");
     if !program.exists() {

@@ -70,9 +70,10 @@ pub fn daemon_killed(_: &Stage) -> Checked {
     let then = reads();
     eventually("it reads and mounts without a daemon", || reads() != then && reads().starts_with("round"));
     ensure(yard.inits() == init, "another sandbox")?;
+    // It may be read while it is written.
+    eventually("it went on", || round() > before);
     let after = round();
     eventually("it goes on", || round() > after + 2);
-    ensure(after > before, "it stands still")?;
     equal("errors", &yard.sh("stays", "cat /root/wrong"), "")?;
     equal("meminfo", &yard.sh("stays", "head -1 /proc/meminfo"), "MemTotal:         524288 kB")
 }
