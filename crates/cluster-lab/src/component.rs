@@ -40,6 +40,12 @@ impl Component {
         matches!(self, Self::Kwok | Self::Karpenter | Self::AgentSandbox)
     }
 
+    /// Whether it ends itself when it no longer knows what is true, and counts on being started again: the scheduler does when a
+    /// Pod was made again by the same name while its watch was broken.
+    fn ends_itself(self) -> bool {
+        matches!(self, Self::Scheduler | Self::ControllerManager)
+    }
+
     /// The program's name, and that of its log.
     pub fn program(self) -> &'static str {
         match self {
@@ -58,6 +64,11 @@ impl Component {
 
 /// Says its number, then is the program.
 const SAY_PID_AND_BECOME: &str = "echo $$ >\"$0\"; exec \"$@\"";
+/// Starts the program again when it ended and nobody killed it, as a kubelet does with those of the control plane; not for ever.
+const SAY_PID_AND_RESTART: &str = "for again in 1 2 3 4 5; do
+  \"$@\" & echo $! >\"$0\"; wait $!; status=$?
+  [ -e \"$0\" ] || exit 0
+done; exit $status";
 
 /// The last bytes of a log that are looked at, and the last lines of them that are shown.
 const TAIL: u64 = 16000;
@@ -76,7 +87,8 @@ impl Running {
         let program = bin.join(component.program());
         let log = OpenOptions::new().create(true).append(true).open(log_path(place, component)).context("its log")?;
         let mut command = place.command("sh");
-        command.args(["-c", SAY_PID_AND_BECOME]).arg(pid_path(place, component)).arg(&program).args(arguments);
+        let script = if component.ends_itself() { SAY_PID_AND_RESTART } else { SAY_PID_AND_BECOME };
+        command.args(["-c", script]).arg(pid_path(place, component)).arg(&program).args(arguments);
         // Programs that it starts: the shims, runc, mount.
         command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
         // For those that have no flag for it.
