@@ -43,7 +43,7 @@ pub async fn measure(lab: &Lab, socket: &Path, table: &mut Table) -> Result<()> 
 /// The key of a project's agent.
 fn key(lab: &Lab, name: &str) -> Result<Key> {
     let secrets = lab.run(&["get", "secrets", "--output=name"])?;
-    let prefix = format!("secret/{name}-agent-");
+    let prefix = format!("secret/{name}-key-");
     let secret = secrets.lines().find(|line| line.starts_with(&prefix)).context("the project has no Secret")?;
     let token = lab.run(&["get", secret, "--output=go-template={{.data.token | base64decode}}"])?;
     Key::from_hex(&token).context("the project's token is no key")

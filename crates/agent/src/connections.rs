@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use garth_channel::Stream;
 use garth_channel::sealed::{self, Key, Sealed};
+use garth_channel::{SealError, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -32,11 +32,18 @@ pub(crate) enum Listener {
     Network(tokio::net::TcpListener, Key),
 }
 
-/// A client, who may have to prove that it is one.
+/// Who comes.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Client(Connection),
-    Stranger(TcpStream, Key),
+    Stranger(Stranger),
+}
+
+/// Who has yet to prove that it is a client.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    stream: TcpStream,
+    key: Key,
 }
 
 /// A client.
@@ -73,22 +80,19 @@ impl Listener {
             Self::Network(listener, key) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Arrival::Stranger(stream, key.clone())
+                Arrival::Stranger(Stranger { stream, key: key.clone() })
             }
         })
     }
 }
 
-impl Arrival {
-    /// The connection, once whoever came has proven that it may have one.
+impl Stranger {
+    /// The connection, once the stranger has proven that it may have one.
     ///
     /// # Errors
     /// When it does not; it was told nothing.
-    pub(crate) async fn connection(self) -> io::Result<Connection> {
-        match self {
-            Self::Client(connection) => Ok(connection),
-            Self::Stranger(stream, key) => Ok(Connection::Network(Box::new(sealed::accept(stream, &key).await?))),
-        }
+    pub(crate) async fn prove(self) -> Result<Connection, SealError> {
+        Ok(Connection::Network(Box::new(sealed::accept(self.stream, &self.key).await?)))
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!                    +-- rpc: garth.agent.v1 (ours), process.Process and filesystem.Filesystem (envd's)
-//! unix socket --http-+-- files: GET/POST /files, GET/PUT /garth/tar, GET/PUT /garth/move, GET /garth/manifest
-//! or channel         +-- GET /health, POST /garth/probe
-//!                    +-- guest: POST /garth/guest/{begin,again,freeze,power}, in a virtual machine
+//! unix socket, --http+-- files: GET/POST /files, GET/PUT /garth/tar, GET/PUT /garth/move, GET /garth/manifest
+//! channel, or in a   +-- GET /health, POST /garth/probe
+//! Pod the network    +-- guest: POST /garth/guest/{begin,again,freeze,power}, in a virtual machine
 //! SIGCHLD --> reaper        process: supervisor -> pipes -> output -> ring on the project's disk
 //! ```
 //!
 //! One thread does all that must be quick; what may block on a disk runs on a small pool. The agent makes no
-//! namespaces and sets no limits (crate `runtime` did that before), talks to nobody by itself, and authenticates nobody:
-//! who may connect to its socket may do anything in the sandbox.
+//! namespaces and sets no limits (crate `runtime` did that before), talks to nobody by itself, and asks nobody who he is:
+//! who may connect to its socket, or in a Pod knows the key, may do anything in the sandbox.
 #![forbid(unsafe_code)]
 
 mod connections;

@@ -29,15 +29,15 @@ use crate::{Connections, Over, ServeError, Shared, at, lock, run as serve};
 /// The largest binding: more than execve(2) takes of environment.
 const LARGEST_BINDING: usize = 8 << 20;
 
-/// What is between clients and the agent.
-pub(crate) struct Gate {
+/// What an agent knows of being in a Pod.
+pub(crate) struct Pod {
     requests: Requests,
     /// What the agent begins with, until it has.
     birth: Mutex<Option<Birth>>,
 }
 
-impl Gate {
-    fn new(birth: Option<Birth>) -> Self {
+impl Pod {
+    pub(crate) fn new(birth: Option<Birth>) -> Self {
         Self { requests: Requests::new(), birth: Mutex::new(birth) }
     }
 
@@ -91,9 +91,9 @@ pub fn run() -> Result<u8, ServeError> {
         .or_else(|_| TcpListener::bind(("0.0.0.0", pod::PORT)))
         .map_err(at("listen"))?;
     let site = || match late {
-        true => Ok(Site::of_pod(Gate::new(Some(birth)))),
+        true => Ok(Site::of_pod(Pod::new(Some(birth)))),
         false => {
-            let site = Site::of_pod(Gate::new(None));
+            let site = Site::of_pod(Pod::new(None));
             site.begin(birth.agent(Binding::default()).map_err(at("processes"))?);
             Ok(site)
         }
@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn who_only_looks_keeps_no_sandbox_awake() {
-        let gate = Gate::new(None);
-        let begins = |path| gate.begins(&Request::get(path).body(()).expect("a request")).is_some();
+        let here = Pod::new(None);
+        let begins = |path| here.begins(&Request::get(path).body(()).expect("a request")).is_some();
         assert!(begins("/files") && begins("/health/../files") && begins(pod::BIND));
         assert!(!begins(pod::USAGE) && !begins("/health"));
     }

@@ -137,19 +137,19 @@ pub enum SealError {
     /// Somebody between the two sides sent, changed or left out something.
     #[error("what came is not what the other side sent")]
     Changed,
-    /// No random bytes for a key.
-    #[error("the kernel gives no random bytes")]
-    Random,
+    /// No random bytes for a key, or more records than one connection may have.
+    #[error("nothing can be encrypted")]
+    Cipher(#[from] snow::Error),
 }
 
 impl From<SealError> for io::Error {
     fn from(error: SealError) -> Self {
-        let kind = match &error {
-            SealError::Io(cause) => cause.kind(),
+        let kind = match error {
+            SealError::Io(cause) => return cause,
             SealError::Stranger => io::ErrorKind::PermissionDenied,
             SealError::Late(_) => io::ErrorKind::TimedOut,
             SealError::Changed => io::ErrorKind::InvalidData,
-            SealError::Random => io::ErrorKind::Other,
+            SealError::Cipher(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

@@ -1,23 +1,26 @@
 //! A byte stream over a network where others listen and send: between two who know one key, and nobody else.
 //!
-//! It is the Noise protocol (revision 34, `NNpsk0`). Each side proves in its first message that it knows the key, before
-//! anything is said. The keys of a connection are agreed anew for it: who learns the key later cannot read what went by.
-//! Then come records: their length (2 bytes, big-endian), up to [`RECORD`] bytes, a tag. A record that was changed, left
+//! It is the Noise protocol (revision 34, `NNpsk0`). Three messages prove to each side that the other knows the key, before
+//! anything is said: the first two agree on keys for this connection alone, so that who learns the key later cannot read what
+//! went by; the third shows that the first was not an old one, played again.
+//!
+//! Then come records: their length (2 bytes, big-endian), up to 16 KiB, a tag. A record that was changed, left
 //! out, repeated or swapped is an error, and an empty one is the end, so that a connection that somebody cut is none.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use snow::{Builder, HandshakeState, TransportState};
+use snow::{Builder, TransportState};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::error::SealError;
 use crate::pipe::Pipe;
 
 /// The most bytes in one record.
-pub const RECORD: usize = 16 << 10;
+const RECORD: usize = 16 << 10;
 /// How long the other side may take to prove that it knows the key.
 pub const PROVEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -31,7 +34,7 @@ const PROOF: usize = 32 + TAG;
 const LARGEST: usize = LENGTH + RECORD + TAG;
 
 /// What both sides know: 256 random bits.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Key([u8; 32]);
 
 impl Key {
@@ -50,14 +53,13 @@ impl Key {
     }
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
     }
 }
 
 /// Such a stream, over another. Shutting it down tells the other side that this was the end; dropping it does not.
-#[derive(Debug)]
 pub struct Sealed<D> {
     pipe: Pipe<D>,
     noise: TransportState,
@@ -79,23 +81,35 @@ pub struct Sealed<D> {
 /// When the other side does not within [`PROVEN_WITHIN`], or the connection fails.
 pub async fn connect<D: AsyncRead + AsyncWrite + Unpin>(mut duplex: D, key: &Key) -> Result<Sealed<D>, SealError> {
     within(async {
-        let mut noise = builder(key).build_initiator().map_err(|_| SealError::Random)?;
-        prove(&mut noise, &mut duplex).await?;
-        hear(&mut noise, &mut duplex).await?;
+        let mut noise = builder(key).build_initiator()?;
+        let mut message = [0; PROOF];
+        noise.write_message(&[], &mut message)?;
+        say(&mut duplex, &message).await?;
+        hear(&mut duplex, &mut message).await?;
+        noise.read_message(&message, &mut []).map_err(|_| SealError::Stranger)?;
+        let mut noise = noise.into_transport_mode()?;
+        noise.write_message(&[], &mut message[..TAG])?;
+        say(&mut duplex, &message[..TAG]).await?;
         Ok(Sealed::new(duplex, noise))
     })
     .await
 }
 
-/// The same with who connected. Nothing is sent before the other side has proven it.
+/// The same with who connected, who is told nothing but random bytes before it has proven it.
 ///
 /// # Errors
 /// As of [`connect`].
 pub async fn accept<D: AsyncRead + AsyncWrite + Unpin>(mut duplex: D, key: &Key) -> Result<Sealed<D>, SealError> {
     within(async {
-        let mut noise = builder(key).build_responder().map_err(|_| SealError::Random)?;
-        hear(&mut noise, &mut duplex).await?;
-        prove(&mut noise, &mut duplex).await?;
+        let mut noise = builder(key).build_responder()?;
+        let mut message = [0; PROOF];
+        hear(&mut duplex, &mut message).await?;
+        noise.read_message(&message, &mut []).map_err(|_| SealError::Stranger)?;
+        noise.write_message(&[], &mut message)?;
+        say(&mut duplex, &message).await?;
+        let mut noise = noise.into_transport_mode()?;
+        hear(&mut duplex, &mut message[..TAG]).await?;
+        noise.read_message(&message[..TAG], &mut []).map_err(|_| SealError::Stranger)?;
         Ok(Sealed::new(duplex, noise))
     })
     .await
@@ -111,21 +125,23 @@ fn builder(key: &Key) -> Builder<'_> {
     builder.expect("nothing is set twice")
 }
 
-async fn prove(noise: &mut HandshakeState, duplex: &mut (impl AsyncWrite + Unpin)) -> Result<(), SealError> {
-    let mut proof = [0; PROOF];
-    noise.write_message(&[], &mut proof).map_err(|_| SealError::Random)?;
-    duplex.write_all(&proof).await?;
+async fn say(duplex: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> Result<(), SealError> {
+    duplex.write_all(message).await?;
     Ok(duplex.flush().await?)
 }
 
-async fn hear(noise: &mut HandshakeState, duplex: &mut (impl AsyncRead + Unpin)) -> Result<(), SealError> {
-    let mut proof = [0; PROOF];
-    duplex.read_exact(&mut proof).await.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => SealError::Stranger,
-        _ => error.into(),
-    })?;
-    noise.read_message(&proof, &mut []).map_err(|_| SealError::Stranger)?;
-    Ok(())
+async fn hear(duplex: &mut (impl AsyncRead + Unpin), message: &mut [u8]) -> Result<(), SealError> {
+    match duplex.read_exact(message).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(SealError::Stranger),
+        read => Ok(read.map(drop)?),
+    }
+}
+
+/// Without what was said.
+impl<D: fmt::Debug> fmt::Debug for Sealed<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sealed").field(self.pipe.get_ref()).finish_non_exhaustive()
+    }
 }
 
 impl<D> Sealed<D> {
@@ -136,8 +152,7 @@ impl<D> Sealed<D> {
 }
 
 impl<D: AsyncRead + AsyncWrite + Unpin> Sealed<D> {
-    fn new(duplex: D, noise: HandshakeState) -> Self {
-        let noise = noise.into_transport_mode().expect("both messages of the handshake were said");
+    fn new(duplex: D, noise: TransportState) -> Self {
         Self {
             pipe: Pipe::new(duplex, 2 * LARGEST),
             noise,
@@ -170,8 +185,8 @@ impl<D: AsyncRead + AsyncWrite + Unpin> Sealed<D> {
         let outgoing = &mut self.pipe.outgoing;
         let start = outgoing.len();
         outgoing.resize(start + LENGTH + bytes.len() + TAG, 0);
-        let length = self.noise.write_message(bytes, &mut outgoing[start + LENGTH..]);
-        let length = length.ok().and_then(|length| u16::try_from(length).ok()).ok_or(SealError::Changed)?;
+        let length = self.noise.write_message(bytes, &mut outgoing[start + LENGTH..])?;
+        let length = u16::try_from(length).expect("a record is below 64 KiB");
         outgoing[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
         Ok(())
     }

@@ -56,7 +56,7 @@ pub fn claim_name(project: &str) -> String {
 /// not look whose it is, and needs no right to read Secrets.
 pub fn secret_name(project: &Project) -> String {
     let uid: String = project.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-    format!("{}-agent-{uid}", project.name_any())
+    format!("{}-key-{uid}", project.name_any())
 }
 
 /// The name of a project's NetworkPolicy.

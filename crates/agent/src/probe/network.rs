@@ -8,11 +8,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-/// What is blocked by a rule of the sandbox's own is refused at once, or in a moment where its machine is translated; the rest
-/// would be an answer of a network.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What is blocked by a rule of the sandbox's own is refused at once; the rest would be an answer of a network.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Connects, and closes; `ETIMEDOUT` after five seconds. By hand, for the standard library hides the error's number.
+/// Connects, and closes; `ETIMEDOUT` after a second. By hand, for the standard library hides the error's number.
 pub(super) fn connect(address: SocketAddr) -> io::Result<()> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

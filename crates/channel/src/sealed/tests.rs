@@ -9,7 +9,7 @@ fn key(byte: u8) -> Key {
     Key([byte; 32])
 }
 
-/// Two ends, and all that goes between them in each direction, a write at a time.
+/// Two ends that found each other.
 async fn pair() -> (Sealed<UnixStream>, Sealed<UnixStream>) {
     let (a, b) = UnixStream::pair().expect("pair");
     let (a_key, b_key) = (key(7), key(7));
@@ -17,19 +17,22 @@ async fn pair() -> (Sealed<UnixStream>, Sealed<UnixStream>) {
     (a.expect("connect"), b.expect("accept"))
 }
 
-/// An end, and the other as bytes: a peer that did prove itself, but whose records somebody else passes on.
-async fn tapped() -> (Sealed<DuplexStream>, Sealed<DuplexStream>, DuplexStream, DuplexStream) {
+/// Two ends, what of each comes to whoever is between them, and what the first said to prove that it is one.
+async fn tapped() -> (Sealed<DuplexStream>, Sealed<DuplexStream>, DuplexStream, DuplexStream, Vec<u8>) {
     let ((a, mut a_wire), (b, mut b_wire)) = (tokio::io::duplex(1 << 20), tokio::io::duplex(1 << 20));
     let keys = (key(7), key(7));
     let pass = async {
-        let mut proof = [0; PROOF];
-        a_wire.read_exact(&mut proof).await.expect("a proof");
-        b_wire.write_all(&proof).await.expect("passed on");
-        b_wire.read_exact(&mut proof).await.expect("an answer");
-        a_wire.write_all(&proof).await.expect("passed on");
+        let (mut said, mut answer) = (vec![0; PROOF + TAG], [0; PROOF]);
+        a_wire.read_exact(&mut said[..PROOF]).await.expect("a proof");
+        b_wire.write_all(&said[..PROOF]).await.expect("passed on");
+        b_wire.read_exact(&mut answer).await.expect("an answer");
+        a_wire.write_all(&answer).await.expect("passed on");
+        a_wire.read_exact(&mut said[PROOF..]).await.expect("a confirmation");
+        b_wire.write_all(&said[PROOF..]).await.expect("passed on");
+        said
     };
-    let (a, b, ()) = tokio::join!(connect(a, &keys.0), accept(b, &keys.1), pass);
-    (a.expect("connect"), b.expect("accept"), a_wire, b_wire)
+    let (a, b, said) = tokio::join!(connect(a, &keys.0), accept(b, &keys.1), pass);
+    (a.expect("connect"), b.expect("accept"), a_wire, b_wire, said)
 }
 
 /// The records of these texts, as they are sent.
@@ -47,11 +50,12 @@ async fn records(sender: &mut Sealed<DuplexStream>, wire: &mut DuplexStream, tex
 
 #[test]
 fn a_key_is_64_digits() {
-    assert_eq!(Key::from_hex(&"0f".repeat(32)), Some(key(15)));
-    assert_eq!(Key::from_hex(&"0F".repeat(32)), Some(key(15)));
+    let of = |text: &str| Key::from_hex(text).map(|key| key.0);
+    assert_eq!(of(&"0f".repeat(32)), Some([15; 32]));
+    assert_eq!(of(&"0F".repeat(32)), Some([15; 32]));
     let odd = ["", "0f", &"0f".repeat(31), &"0f".repeat(33), &"0g".repeat(32), &"+f".repeat(32), &"é".repeat(32)];
     for text in odd {
-        assert_eq!(Key::from_hex(text), None, "{text}");
+        assert_eq!(of(text), None, "{text}");
     }
     assert_eq!(format!("{:?}", key(15)), "Key(..)");
 }
@@ -91,7 +95,7 @@ async fn what_one_side_writes_the_other_reads_to_the_end() {
 async fn who_listens_sees_neither_the_key_nor_what_is_said_nor_that_it_is_said_again() {
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for _ in 0..2 {
-        let (mut a, mut b, mut a_wire, mut b_wire) = tapped().await;
+        let (mut a, mut b, mut a_wire, mut b_wire, _) = tapped().await;
         seen.extend(records(&mut a, &mut a_wire, &[SECRET, SECRET]).await);
         seen.extend(records(&mut b, &mut b_wire, &[SECRET, SECRET]).await);
     }
@@ -115,7 +119,7 @@ async fn what_was_changed_on_the_way_is_an_error() {
         ("cut off", |records| records.truncate(1)),
     ];
     for (what, change) in changes {
-        let (mut a, mut b, mut a_wire, mut b_wire) = tapped().await;
+        let (mut a, mut b, mut a_wire, mut b_wire, _) = tapped().await;
         let mut passed = records(&mut a, &mut a_wire, &["one", "two", "three"]).await;
         change(&mut passed);
         b_wire.write_all(&passed.concat()).await.expect("passed on");
@@ -129,7 +133,7 @@ async fn what_was_changed_on_the_way_is_an_error() {
 
 #[tokio::test]
 async fn a_side_is_not_told_its_own_words() {
-    let (mut a, _b, mut a_wire, _b_wire) = tapped().await;
+    let (mut a, _b, mut a_wire, _b_wire, _) = tapped().await;
     let own = records(&mut a, &mut a_wire, &[SECRET]).await;
     a_wire.write_all(&own[0]).await.expect("sent back");
     assert_eq!(a.read_u8().await.expect_err("refused").kind(), io::ErrorKind::InvalidData);
@@ -159,18 +163,13 @@ async fn a_stranger_hears_nothing() {
 }
 
 #[tokio::test]
-async fn who_plays_a_proof_again_gets_no_further() {
-    let (mut a, mut b, mut a_wire, _b_wire) = tapped().await;
-    let old = records(&mut a, &mut a_wire, &[SECRET]).await;
+async fn who_plays_again_what_it_heard_is_a_stranger() {
+    let (mut a, _b, mut a_wire, _b_wire, said) = tapped().await;
+    let old = records(&mut a, &mut a_wire, &[SECRET]).await.concat();
     let (mut wire, end) = tokio::io::duplex(1 << 20);
-    let mut noise = builder(&key(7)).build_initiator().expect("an initiator");
-    let mut proof = [0; PROOF];
-    noise.write_message(&[], &mut proof).expect("a proof");
-    wire.write_all(&[&proof[..], &old[0]].concat()).await.expect("write");
-    let mut again = accept(end, &key(7)).await.expect("the proof is one");
-    assert_eq!(again.read_u8().await.expect_err("old words").kind(), io::ErrorKind::InvalidData);
-    drop(a_wire);
-    assert!(b.write_all(SECRET.as_bytes()).await.is_ok());
+    wire.write_all(&[said, old].concat()).await.expect("write");
+    let refused = accept(end, &key(7)).await.expect_err("all of it was said before");
+    assert!(matches!(refused, SealError::Stranger), "{refused:?}");
 }
 
 #[tokio::test]

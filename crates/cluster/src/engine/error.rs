@@ -119,7 +119,12 @@ impl Error {
             }
             ErrorKind::Late(_) => "is the operator running? `kubectl -n garth get pods,leases` tells".to_owned(),
             ErrorKind::NoCapacity(_) => "`kubectl describe project` says what the autoscaler did about it".to_owned(),
-            ErrorKind::Start { .. } | ErrorKind::Agent => "`kubectl describe project,pod` says more".to_owned(),
+            ErrorKind::Start { .. } => "`kubectl describe project,pod` says more".to_owned(),
+            ErrorKind::Agent => {
+                "`kubectl describe project,pod` says more; a sandbox that another version of Garth made is \
+                                 made again after `kubectl delete pod`"
+                    .to_owned()
+            }
             ErrorKind::NoCluster => "set KUBECONFIG to the file that kubectl uses, or run it in a Pod".to_owned(),
             ErrorKind::Closing => "try again".to_owned(),
             _ => return None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use garth_channel::SealError;
 use garth_channel::sealed::{self, Key, Sealed};
 use garth_spec::pod;
 use http::{Request, Response, Uri};
@@ -55,7 +56,7 @@ struct SealedTcp(Sealed<TcpStream>);
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Unanswered {
-    /// Nobody took the connection: nothing was sent.
+    /// There was no connection: nothing of the request was sent.
     Unreached(Error),
     /// It broke, who knows when.
     Broken(Error),
@@ -96,11 +97,17 @@ impl Link {
         let uri = Uri::builder().scheme("http").authority(self.address.to_string()).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| agent(error.into()))?;
         request.headers_mut().remove(http::header::HOST);
-        self.client.request(request).await.map_err(|cause| match cause.is_connect() {
+        self.client.request(request).await.map_err(|cause| match cause.is_connect() && !is_stranger(&cause) {
             true => Unanswered::Unreached(error(cause.into())),
             false => Unanswered::Broken(error(cause.into())),
         })
     }
+}
+
+/// Whether another than the agent answered, or one of another version: to wait mends neither.
+fn is_stranger(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.into_iter().any(|cause| matches!(cause.downcast_ref(), Some(SealError::Stranger)))
 }
 
 impl tower::Service<Uri> for Connector {

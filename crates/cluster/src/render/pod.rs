@@ -250,7 +250,7 @@ fn sandbox(project: &Project, user: User, settings: &Settings) -> Container {
             ..ContainerPort::default()
         }]),
         readiness_probe: Some(Probe {
-            // The kubelet has no key: it is told by the connection that the agent listens.
+            // The kubelet has no key: it sees that the agent listens, not that it answers.
             tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(inside::PORT.into()), host: None }),
             period_seconds: Some(1),
             failure_threshold: Some(5),

@@ -61,7 +61,7 @@ pub fn member(
 
 /// The name of the Secret of a pool's sandbox.
 pub fn member_secret_name(pod: &str) -> String {
-    format!("{pod}-agent")
+    format!("{pod}-key")
 }
 
 /// Which projects may take a Pod of a pool.
