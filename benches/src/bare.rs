@@ -93,6 +93,7 @@ impl Bare {
             Accelerator::Tcg => {
                 let khz = tsc::khz();
                 append += &format!(" mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={}", khz * 4);
+                append += " clearcpuid=cx16";
                 ["-accel", TCG, "-cpu", "max"]
             }
         };

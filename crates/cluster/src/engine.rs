@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use garth_spec::{ProjectName, ProjectSpec, Runtime, RuntimeChoice};
+use garth_spec::{ProjectName, ProjectSpec, Runtime, RuntimeChoice, StartPolicy};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -96,15 +96,6 @@ pub struct Changed {
     pub before: ProjectSpec,
     /// Whether the sandbox was stopped for it.
     pub stopped: bool,
-}
-
-/// What is done about a project without a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartPolicy {
-    /// It gets one.
-    Start,
-    /// It is said.
-    Never,
 }
 
 /// The Secret of API keys, and its entry.

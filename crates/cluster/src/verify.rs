@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use garth_spec::{ByteSize, CpuCount, ProbeCall, Runtime, Try, pod as inside};
 use garth_verify::judge::{descriptors, no_new_privs, refused, works};
-use garth_verify::tries::{self, METADATA, PRIVATE, boot, calls, paths, raw_devices, web};
+use garth_verify::tries::{self, METADATA, PRIVATE, boot, calls, device_nodes, paths, raw_devices, web};
 use garth_verify::{Check, check};
 use k8s_openapi::api::core::v1::Pod;
 
@@ -108,12 +108,7 @@ fn shared_kernel(user: User) -> Vec<Check<Facts>> {
         check("processes", "no process of the node is seen", processes, judge::processes),
         check("devices", "/dev has harmless devices only", paths(Try::Devices, &["/dev"]), judge::devices),
         raw_devices(),
-        check(
-            "device-nodes",
-            "no node of a disk can be made and opened",
-            [8, 7, 254].map(|major| Try::BlockDevice { major, minor: 0 }).to_vec(),
-            refused,
-        ),
+        device_nodes(),
     ]);
     checks
 }

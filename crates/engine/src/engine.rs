@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use garth_spec::{ImageConfig, ImageName, Network, ProjectName, ProjectSpec, ProjectState, Runtime};
+use garth_spec::{ImageConfig, ImageName, Network, ProjectName, ProjectSpec, ProjectState, Runtime, StartPolicy};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
@@ -86,15 +86,6 @@ pub struct Changed {
     pub before: ProjectSpec,
     /// Whether the sandbox was stopped for it.
     pub stopped: bool,
-}
-
-/// What the agent proxy does with a project that is not running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartPolicy {
-    /// Starts it, or resumes it when it is paused.
-    Start,
-    /// Says so.
-    Never,
 }
 
 /// How often a change is tried again when another came between.

@@ -45,7 +45,7 @@ mod tests;
 pub use agent::{Body, Link};
 pub use data_dir::DataDir;
 pub use doctor::{Finding, Findings, Here, probe};
-pub use engine::{Changed, Engine, EngineConfig, Inspection, NewProject, StartPolicy};
+pub use engine::{Changed, Engine, EngineConfig, Inspection, NewProject};
 pub use error::{Cause, Error, ErrorKind};
 pub use fault::FAULT_POINTS;
 pub use guest::{GuestConfig, GuestReport, KernelSource, Progress, Step};

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use garth_spec::{Limits, Network, ProbeReport, ProbeRequest, ProjectName, Volume};
+use garth_spec::{Limits, Network, ProbeReport, ProbeRequest, ProjectName, StartPolicy, Volume};
 use garth_verify::{Verification, judged, question};
 use jiff::Timestamp;
 
 use crate::agent::Agent;
-use crate::engine::{Engine, StartPolicy};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::local::SandboxRecord;
 use crate::project::{Project, SandboxEntry};

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::response::Response;
 use garth_api::{Changed, CreateProject, ErrorCode, NewSpec, Project, ProjectPatch, Verification};
 use garth_engine::NewProject;
-use garth_spec::{Handler, ProjectName, ProjectSpec};
+use garth_spec::{Handler, ProjectName, ProjectSpec, StartPolicy};
 use http::Request;
 use http_body_util::BodyExt as _;
 
@@ -21,13 +21,6 @@ pub(crate) enum Engine {
     Local(garth_engine::Engine),
     /// Of a cluster.
     Cluster(garth_cluster::Engine),
-}
-
-/// What the agent proxy does with a project that is not running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StartPolicy {
-    Start,
-    Never,
 }
 
 /// Keeps an ephemeral project until it is dropped.
@@ -211,20 +204,8 @@ impl Engine {
     ) -> Result<Response<Body>, Failure> {
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self {
-            Self::Local(engine) => {
-                let policy = match policy {
-                    StartPolicy::Start => garth_engine::StartPolicy::Start,
-                    StartPolicy::Never => garth_engine::StartPolicy::Never,
-                };
-                Ok(engine.agent(name, policy).await?.send(request).await?.map(Body::new))
-            }
-            Self::Cluster(engine) => {
-                let policy = match policy {
-                    StartPolicy::Start => garth_cluster::engine::StartPolicy::Start,
-                    StartPolicy::Never => garth_cluster::engine::StartPolicy::Never,
-                };
-                Ok(engine.send(name, policy, request).await?.map(Body::new))
-            }
+            Self::Local(engine) => Ok(engine.agent(name, policy).await?.send(request).await?.map(Body::new)),
+            Self::Cluster(engine) => Ok(engine.send(name, policy, request).await?.map(Body::new)),
         }
     }
 

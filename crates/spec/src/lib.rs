@@ -38,5 +38,5 @@ pub use probe::{Observed, ProbeCall, ProbeReport, ProbeRequest, Try};
 pub use project::{ImageConfig, InvalidSpec, ProjectSpec};
 pub use runtime::{Accel, Accelerator, Handler, Runtime, RuntimeChoice, UnknownChoice, UnknownRuntime};
 pub use size::{ByteSize, CpuCount, InvalidSize};
-pub use state::{ProjectState, Transition, TransitionRefused};
+pub use state::{ProjectState, StartPolicy, Transition, TransitionRefused};
 pub use volume::Volume;

@@ -2,6 +2,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// What a request to an agent does with a project that is not running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartPolicy {
+    /// Starts it, or resumes it when it is paused.
+    Start,
+    /// Says so.
+    Never,
+}
+
 /// Where a project stands. The store keeps it; [`ProjectState::after`] is the only way it changes.
 ///
 /// ```text

@@ -109,3 +109,13 @@ pub fn raw_devices<F>() -> Check<F> {
         judge::absent,
     )
 }
+
+/// And whether one can be made.
+pub fn device_nodes<F>() -> Check<F> {
+    check(
+        "device-nodes",
+        "no node of a disk can be made and opened",
+        [8, 7, 254].map(|major| Try::BlockDevice { major, minor: 0 }).to_vec(),
+        judge::refused,
+    )
+}

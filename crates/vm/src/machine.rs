@@ -100,6 +100,9 @@ impl Machine {
             // Without a PIT there is nothing to calibrate against: the kernel would hang now and then.
             let khz = garth_kernel::tsc::khz();
             words += &format!(" mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={}", khz * 4);
+            // QEMU 7.2 leaves the flags after cmpxchg16b to chance: an interrupt right after one, and the kernel dies of a double
+            // fault. The kernel, which has its memory by it, does without; programs still see it, as x86-64-v2 has to have it.
+            words += " clearcpuid=cx16";
         }
         words
     }

@@ -49,7 +49,7 @@ impl Machine {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(path("first"))
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off clearcpuid=cx16"])
             .stdin(Stdio::null())
             .spawn()
             .expect("qemu starts");

@@ -372,7 +372,7 @@ fn a_new_project_takes_a_whole_sandbox_of_a_pool_with_its_disk() {
     assert_eq!((world.reason().as_str(), world.pods_made), ("Running", 0));
     assert_eq!(status.claim.expect("a disk").name, "warm-abc-disk");
     let sandbox = status.sandbox.expect("a sandbox");
-    assert_eq!((sandbox.pod.as_str(), sandbox.secret.as_deref()), ("warm-abc", Some("warm-abc-agent")));
+    assert_eq!((sandbox.pod.as_str(), sandbox.secret.as_deref()), ("warm-abc", Some("warm-abc-key")));
     // Its next one is its own, on the same disk.
     world.pod = None;
     world.settle();

@@ -6,14 +6,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use garth_spec::ProjectName;
+use garth_spec::{ProjectName, StartPolicy};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming, SizeHint};
 
+use super::Engine;
 use super::error::Error;
 use super::link::{Body, Unanswered};
-use super::{Engine, StartPolicy};
 
 /// How long the kubelet and the operator may take to notice that an agent is gone.
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);

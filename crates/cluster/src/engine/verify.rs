@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use garth_spec::{Handler, ProbeReport, ProbeRequest, ProjectName, Runtime, RuntimeChoice};
+use garth_spec::{Handler, ProbeReport, ProbeRequest, ProjectName, Runtime, RuntimeChoice, StartPolicy};
 use garth_verify::{Verification, Verified, judged, question};
 use http::Request;
 use http::header::CONTENT_TYPE;
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::error::{Error, ErrorKind};
-use super::{Engine, NOTICED_WITHIN, StartPolicy, wait};
+use super::{Engine, NOTICED_WITHIN, wait};
 use crate::quantity;
 use crate::resources::{IsolationClass, Project, SandboxStatus, User, VERIFIED};
 use crate::verify::{Facts, Machine, Made, checks};

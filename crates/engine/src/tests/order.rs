@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use garth_spec::{Limits, ProjectSpec, ProjectState, Runtime, RuntimeChoice};
+use garth_spec::{Limits, ProjectSpec, ProjectState, Runtime, RuntimeChoice, StartPolicy};
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
 use super::scene::{Scene, named};
-use crate::engine::{NewProject, StartPolicy};
+use crate::engine::NewProject;
 use crate::error::ErrorKind;
 use crate::images::ImageFormat;
 use crate::project::EndedReason;

@@ -2,7 +2,7 @@
 
 use garth_spec::{Network, ProbeCall, Try};
 use garth_verify::judge::{descriptors, no_new_privs, refused, refused_locally, refused_or_empty, top, works};
-use garth_verify::tries::{METADATA, PRIVATE, PUBLIC, calls, paths, raw_devices, web};
+use garth_verify::tries::{METADATA, PRIVATE, PUBLIC, calls, device_nodes, paths, raw_devices, web};
 use garth_verify::{check, tries};
 
 use super::judge;
@@ -69,12 +69,7 @@ fn files(subject: &Subject) -> Vec<Check> {
         check("root", "nothing is above the root", paths(Try::Identity, &["/", "/.."]), top),
         check("devices", "/dev has harmless devices only", paths(Try::Devices, &["/dev"]), judge::devices),
         raw_devices(),
-        check(
-            "device-nodes",
-            "no node of a disk can be made and opened",
-            [8, 7, 254].map(|major| Try::BlockDevice { major, minor: 0 }).to_vec(),
-            refused,
-        ),
+        device_nodes(),
     ]
 }
 

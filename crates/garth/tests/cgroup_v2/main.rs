@@ -238,7 +238,8 @@ fn boot(kernel: &Path, base: &Path, payload: &Path) -> String {
         .arg(kernel.join("initrd.img"))
         .args([
             "-append",
-            "console=ttyS0 quiet root=/dev/vda rw init=/guest-init panic=-1 mitigations=off no_timer_check",
+            "console=ttyS0 quiet root=/dev/vda rw init=/guest-init panic=-1 mitigations=off no_timer_check \
+             clearcpuid=cx16",
         ])
         .args(["-drive", &drive(base, ",snapshot=on"), "-drive", &drive(payload, ",readonly=on")])
         .stdin(std::process::Stdio::null())

@@ -88,7 +88,7 @@ impl Base {
         let khz = garth_kernel::tsc::khz();
         let words = format!(
             "console=ttyS0 quiet root=/dev/vda rw init=/lab-init panic=-1 mitigations=off no_timer_check tsc=reliable \
-             tsc_early_khz={khz} lpj={}",
+             tsc_early_khz={khz} lpj={} clearcpuid=cx16",
             khz * 4
         );
         let drive = |file: &Path, more: &str| format!("file={},format=raw,if=virtio,{more}", file.display());

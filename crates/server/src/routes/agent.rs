@@ -3,11 +3,10 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use garth_api::{ErrorBody, ErrorCode, routes};
-use garth_spec::ProjectName;
+use garth_spec::{ProjectName, StartPolicy};
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Uri};
 
-use crate::engine::StartPolicy;
 use crate::failure::Failure;
 use crate::input::Name;
 use crate::router::App;

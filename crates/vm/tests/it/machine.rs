@@ -46,7 +46,7 @@ pub fn run(artifacts: &Artifacts, initrd: &Path, machine: &[&str]) -> Vec<(Strin
     let khz = khz();
     let kernel = format!(
         "console=ttyS0 quiet reboot=t panic=-1 mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={} \
-         rdinit=/script",
+         clearcpuid=cx16 rdinit=/script",
         khz * 4
     );
     let mut command = Command::new("qemu-system-x86_64");

@@ -210,7 +210,8 @@ fn unpack(module: &Path) -> Vec<u8> {
 fn boot(kernel: &Path, initrd: &Path) -> Vec<String> {
     let khz = garth_kernel::tsc::khz();
     let words = format!(
-        "console=ttyS0 quiet reboot=t panic=-1 mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={}",
+        "console=ttyS0 quiet reboot=t panic=-1 mitigations=off no_timer_check tsc=reliable tsc_early_khz={khz} lpj={} \
+         clearcpuid=cx16",
         khz * 4
     );
     let mut command = Command::new("qemu-system-x86_64");
