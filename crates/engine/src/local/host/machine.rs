@@ -153,7 +153,7 @@ impl Host {
         let sandboxes = self.sandboxes()?;
         let mut started = launch(self.site(&sandboxes), &order, &mut tap, handler, &machine, Begin::Boot)?;
         let agent = started.agent();
-        let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?));
+        let done = boot(&mut started, &machine, &agent).and_then(|()| self.tell(&agent, "begin", &begin()?, DISK));
         let live = self.adopt(started, agent, done)?;
         if let Some(template) = template {
             // Where booting fails, too, it is the project's matter and not the template's.
@@ -217,7 +217,7 @@ impl Host {
             disk.forget_memory().explain()?;
             started.control.resume().explain()?;
             runtime().block_on(agent.booted(DISK))?;
-            self.tell(&agent, "again", &again)?;
+            self.tell(&agent, "again", &again, DISK)?;
             // They may have been changed while it slept.
             tell_limits(&agent, &inner(&order.project.spec.limits))
         });
@@ -260,9 +260,15 @@ impl Host {
     }
 
     /// Tells a guest what it is, and makes sure that no other has its random numbers.
-    pub(super) fn tell<T: Serialize>(&self, agent: &Arc<Agent>, what: &str, order: &T) -> Result<(), Error> {
+    pub(super) fn tell<T: Serialize>(
+        &self,
+        agent: &Arc<Agent>,
+        what: &str,
+        order: &T,
+        within: Duration,
+    ) -> Result<(), Error> {
         let json = serde_json::to_vec(order).map_err(|error| Error::because(ErrorKind::Guest, error))?;
-        let answer = runtime().block_on(agent.post(&format!("/garth/guest/{what}"), json, DISK))?;
+        let answer = runtime().block_on(agent.post(&format!("/garth/guest/{what}"), json, within))?;
         let begun: GuestBegun =
             serde_json::from_slice(&answer).map_err(|error| Error::because(ErrorKind::Guest, error))?;
         tracing::debug!(kernel = begun.kernel, what, "the guest has its orders");
