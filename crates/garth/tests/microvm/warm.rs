@@ -136,6 +136,9 @@ fn a_project_that_began_warm_lives_as_others_do_and_a_bad_template_stops_nobody(
     eventually("it goes on", || last() > now);
     yard.ok(&["stop", "m"]);
     assert_eq!(yard.sh("m", "cat /root/f /usr/local/g"), "kept\nmore");
+    // One that could not go on from the template, which the daemon says, booted instead.
+    let log = fs::read_to_string(yard.data_dir().join("garth.log")).expect("the daemon's log");
+    assert!(nursery.boot_of("m") == warm || log.contains("a template did not work"), "it did not begin warm again");
     assert!(!yard.sh("m", "dmesg").contains("recovery complete"), "the disk was not closed");
 
     // Changed under the daemon that knows it. On a busy machine it may be another by now: one that could not go on from it booted
